@@ -1,0 +1,7 @@
+//! Tidegate runs WebAssembly handlers on Redis Streams.
+//!
+//! The rooms, in the order in which a message passes through them; imports
+//! point the same way. ARCHITECTURE.md walks with one message.
+
+pub mod message;
+pub mod outcome;
