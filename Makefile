@@ -1,0 +1,49 @@
+# One command for each thing a contributor does; `make` alone lists them.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup plugins build demo test bench fmt lint ci clean
+
+# Set by .ci/run: cargo then refuses to change a lock file.
+LOCKED ?=
+
+help: ## List what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing: the WebAssembly target, a Redis binary
+	@scripts/setup
+
+plugins: ## Build the plugins to plugins/target/wasm32-wasip2/release
+	cd plugins && cargo build $(LOCKED) --release --target wasm32-wasip2
+
+build: ## Build the host to target/release/tidegate (minutes the first time)
+	cargo build $(LOCKED) --release
+
+demo: setup plugins build ## Run the order pipeline on a private Redis
+	./target/release/tidegate demo
+
+test: setup plugins ## Run all tests: the plugins' own, then the host's on real servers
+	cd plugins && cargo test $(LOCKED) --no-fail-fast
+	cargo test $(LOCKED) --release --workspace --no-fail-fast
+
+bench: setup plugins ## Measure throughput and latency
+	cargo bench $(LOCKED) --bench throughput
+
+fmt: ## Format all Rust code
+	cargo fmt --all
+	cd plugins && cargo fmt --all
+
+lint: ## Check formatting, clippy and rustdoc, of host and plugins
+	cargo fmt --all --check
+	cd plugins && cargo fmt --all --check
+	cd plugins && cargo clippy $(LOCKED) --release --all-targets -- -D warnings
+	cd plugins && RUSTDOCFLAGS="-D warnings" cargo doc $(LOCKED) --release --no-deps
+	cargo clippy $(LOCKED) --release --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc $(LOCKED) --release --workspace --no-deps
+
+ci: ## What must hold before a change is merged: lint and test
+	@.ci/run
+
+clean: ## Remove everything that was built
+	cargo clean
+	cd plugins && cargo clean
