@@ -1,0 +1,335 @@
+//! The rules of `[handler.NAME]`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::outcome::RetryRule;
+
+use super::check::{A_WHILE, given};
+use super::handler::{Grants, Handler, Isolation, Match, Patterns, Start};
+use super::raw::{RawHandler, RawRetry};
+use super::reader::Reader;
+use super::section::{Echo, Entry};
+use super::stream::{RESERVED, default_dead_letter};
+
+const CONCURRENCY: u32 = 8;
+/// Beyond this, messages wait for each other rather than for their handler.
+const CONCURRENCY_MAX: u32 = 10_000;
+
+const BATCH: u32 = 100;
+/// What is gained by a larger batch was gained long before this one.
+const BATCH_MAX: u32 = 1_000;
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+const MIB: u64 = 1024 * 1024;
+const MEMORY: u64 = 64 * MIB;
+/// From what a small guest needs to all that 32-bit WebAssembly can address.
+const MEMORY_BOUNDS: RangeInclusive<u64> = MIB..=4096 * MIB;
+
+const RETRY: RetryRule =
+    RetryRule { attempts: 5, first: Duration::from_secs(1), max: Duration::from_secs(300) };
+const ATTEMPTS_MAX: u32 = 1_000_000;
+/// A wait may be none at all, and no longer than a stream is likely to be kept.
+const WAIT_BOUNDS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 24 * 3600);
+
+/// Which handler reads which stream as which group, to find the second that would.
+#[derive(Default)]
+pub(super) struct Claims(HashMap<(Arc<str>, Arc<str>), Claim>);
+
+struct Claim {
+    path: String,
+    line: usize,
+}
+
+pub(super) fn handler(
+    raw: &RawHandler<'_>,
+    claims: &mut Claims,
+    reader: &mut Reader<'_>,
+) -> Option<Handler> {
+    unavailable(raw, reader);
+    let name = name(raw, reader);
+    let plugin =
+        required(raw, &raw.plugin, "plugin", "a file such as \"plugins/charge.wasm\"", reader)
+            .and_then(|entry| reader.path(entry, "a file such as \"plugins/charge.wasm\""));
+    let stream = stream(raw, reader);
+    let group = given(&raw.group, raw.name.into(), |entry| {
+        reader.text(entry, "a group, or nothing for the handler's name").map(Arc::from)
+    });
+    claims.add(raw, stream.as_ref(), group.as_ref(), reader);
+    let dead_letter = dead_letter(raw, stream.as_ref(), reader);
+    let start = given(&raw.start, Start::Beginning, |entry| start(entry, reader));
+    let filter = given(&raw.filter, Match::default(), |entry| filter(entry, reader));
+    let concurrency = count(&raw.concurrency, CONCURRENCY, CONCURRENCY_MAX, reader);
+    let batch = count(&raw.batch, BATCH, BATCH_MAX, reader);
+    let isolation = given(&raw.isolation, Isolation::Reuse, |entry| isolation(entry, reader));
+    let timeout = given(&raw.timeout, TIMEOUT, |entry| reader.duration(entry, A_WHILE));
+    let memory = given(&raw.memory, MEMORY, |entry| {
+        reader.size(entry, MEMORY_BOUNDS, "a size from 1MiB to 4GiB")
+    });
+    let retry = raw.retry.as_ref().map_or(Some(RETRY), |raw| retry(raw, reader));
+    let grants = grants(raw, stream.as_ref(), reader);
+    Some(Handler {
+        name: name?,
+        plugin: plugin?,
+        stream: stream?,
+        group: group?,
+        start: start?,
+        filter: filter?,
+        concurrency: concurrency?,
+        batch: batch?,
+        isolation: isolation?,
+        timeout: timeout?,
+        memory: memory?,
+        retry: retry?,
+        dead_letter: dead_letter?,
+        grants: grants?,
+    })
+}
+
+fn unavailable(raw: &RawHandler<'_>, reader: &mut Reader<'_>) {
+    let keys = [&raw.delivery, &raw.order_by, &raw.keyvalue, &raw.config, &raw.http, &raw.cache];
+    for entry in keys {
+        reader.unavailable(entry.as_ref());
+    }
+    reader.unavailable_but(raw.trim.as_ref(), "never");
+    match (&raw.channel, &raw.stream) {
+        (Some(channel), Some(_)) => reader.unavailable(Some(channel)),
+        (Some(channel), None) => {
+            let why = "is not available in this version; remove it and name a `stream`";
+            reader.problem(channel.key_at, &channel.path, why);
+        }
+        (None, Some(_) | None) => {}
+    }
+}
+
+fn name(raw: &RawHandler<'_>, reader: &mut Reader<'_>) -> Option<Arc<str>> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    if raw.name.is_empty() || !raw.name.chars().all(fits) {
+        let message = format!("expected a name of a-z, 0-9, - and _, found {:?}", raw.name);
+        reader.problem(raw.place.at, &raw.place.path, message);
+        return None;
+    }
+    Some(raw.name.into())
+}
+
+fn required<'a, 't>(
+    raw: &RawHandler<'_>,
+    entry: &'a Option<Entry<'t>>,
+    key: &str,
+    what: &str,
+    reader: &mut Reader<'_>,
+) -> Option<&'a Entry<'t>> {
+    if entry.is_none() {
+        reader.missing(&raw.place, key, what);
+    }
+    entry.as_ref()
+}
+
+fn stream(raw: &RawHandler<'_>, reader: &mut Reader<'_>) -> Option<Arc<str>> {
+    const WHAT: &str = "a stream such as \"orders\"";
+    if raw.channel.is_some() && raw.stream.is_none() {
+        return None;
+    }
+    let entry = required(raw, &raw.stream, "stream", WHAT, reader)?;
+    key(entry, WHAT, reader)
+}
+
+/// The name of a key that is the user's to choose.
+fn key(entry: &Entry<'_>, what: &str, reader: &mut Reader<'_>) -> Option<Arc<str>> {
+    let name = reader.text(entry, what)?;
+    if name.starts_with(RESERVED) {
+        reader
+            .refuse(entry, "names that begin with `tidegate:` belong to the host; choose another");
+        return None;
+    }
+    Some(name.into())
+}
+
+impl Claims {
+    fn add(
+        &mut self,
+        raw: &RawHandler<'_>,
+        stream: Option<&Arc<str>>,
+        group: Option<&Arc<str>>,
+        reader: &mut Reader<'_>,
+    ) {
+        let (Some(stream), Some(group)) = (stream, group) else { return };
+        let pair = (stream.clone(), group.clone());
+        let Some(first) = self.0.get(&pair) else {
+            let claim = Claim { path: raw.place.path.clone(), line: reader.line(raw.place.at) };
+            self.0.insert(pair, claim);
+            return;
+        };
+        let message = format!(
+            "has the same stream and group as {} on line {}; give one of them another \
+             `group`",
+            first.path, first.line
+        );
+        match &raw.group {
+            Some(group) => reader.refuse(group, message),
+            None => reader.problem(raw.place.at, &raw.place.path, message),
+        }
+    }
+}
+
+fn dead_letter(
+    raw: &RawHandler<'_>,
+    stream: Option<&Arc<str>>,
+    reader: &mut Reader<'_>,
+) -> Option<Arc<str>> {
+    let Some(entry) = &raw.dead_letter else {
+        return stream.map(|stream| default_dead_letter(stream).into());
+    };
+    let dead_letter = key(entry, "a stream such as \"{orders}:dead\"", reader)?;
+    if Some(&dead_letter) == stream {
+        reader.refuse(
+            entry,
+            "this is the handler's own stream, which would bring every message it gives up back \
+             to it; name another, or remove this for the default",
+        );
+        return None;
+    }
+    Some(dead_letter)
+}
+
+fn start(entry: &Entry<'_>, reader: &mut Reader<'_>) -> Option<Start> {
+    let what = "\"0\" for all that is retained or \"$\" for only what is new";
+    reader.choice(entry, what, &[("0", Start::Beginning), ("$", Start::New)])
+}
+
+fn isolation(entry: &Entry<'_>, reader: &mut Reader<'_>) -> Option<Isolation> {
+    let words = [("reuse", Isolation::Reuse), ("message", Isolation::Message)];
+    reader.choice(entry, "\"reuse\" or \"message\"", &words)
+}
+
+fn filter(entry: &Entry<'_>, reader: &mut Reader<'_>) -> Option<Match> {
+    let what = "a table such as { name = \"order.created\" }";
+    let fields = reader.section(entry, what)?.named();
+    let fields: Vec<_> = fields
+        .into_iter()
+        .map(|(name, entry)| {
+            let value = reader.text(&entry, "a string to compare with, not empty");
+            named(name, &entry, "a field", reader).zip(value)
+        })
+        .collect();
+    fields.into_iter().collect()
+}
+
+/// A name of the user's choice in a table.
+fn named(name: &str, entry: &Entry<'_>, what: &str, reader: &mut Reader<'_>) -> Option<String> {
+    if name.is_empty() {
+        reader.problem(
+            entry.key_at,
+            &entry.path,
+            format!("expected the name of {what}, found \"\""),
+        );
+        return None;
+    }
+    Some(name.to_owned())
+}
+
+fn count(
+    entry: &Option<Entry<'_>>,
+    default: u32,
+    most: u32,
+    reader: &mut Reader<'_>,
+) -> Option<NonZeroUsize> {
+    let count = given(entry, default, |entry| reader.whole(entry, 1..=most))?;
+    NonZeroUsize::new(count as usize)
+}
+
+fn retry(raw: &RawRetry<'_>, reader: &mut Reader<'_>) -> Option<RetryRule> {
+    let attempts =
+        given(&raw.attempts, RETRY.attempts, |entry| reader.whole(entry, 1..=ATTEMPTS_MAX));
+    let first = given(&raw.first, RETRY.first, |entry| reader.duration(entry, WAIT_BOUNDS));
+    let max = given(&raw.max, RETRY.max, |entry| reader.duration(entry, WAIT_BOUNDS));
+    let (first, max) = (first?, max?);
+    if first > max {
+        match (&raw.first, &raw.max) {
+            (Some(entry), _) => {
+                reader.expected(
+                    entry,
+                    format_args!("no more than `max`, {}", wait(raw.max.as_ref(), max)),
+                );
+            }
+            (None, Some(entry)) => {
+                let first = wait(raw.first.as_ref(), first);
+                reader.expected(entry, format_args!("no less than `first`, {first}"));
+            }
+            (None, None) => {}
+        }
+        return None;
+    }
+    Some(RetryRule { attempts: attempts?, first, max })
+}
+
+/// A wait in the words of the file, which are not to be shown interpolated.
+fn wait(entry: Option<&Entry<'_>>, value: Duration) -> String {
+    match entry.and_then(|entry| entry.value.as_str()) {
+        Some(typed) => format!("here {typed:?}"),
+        None => format!("by default \"{}\"", humantime::format_duration(value)),
+    }
+}
+
+fn grants(
+    raw: &RawHandler<'_>,
+    stream: Option<&Arc<str>>,
+    reader: &mut Reader<'_>,
+) -> Option<Grants> {
+    let outputs = given(&raw.outputs, Patterns::default(), |entry| outputs(entry, stream, reader));
+    let channels = given(&raw.channels, Patterns::default(), |entry| {
+        let what = "an array of channels such as [\"scale_events\"]";
+        let texts = reader.texts(entry, what, "a channel such as \"scale_events\"")?;
+        Some(texts.into_iter().map(|(_, channel)| channel).collect())
+    });
+    let env = given(&raw.env, BTreeMap::new(), |entry| env(entry, reader));
+    Some(Grants { outputs: outputs?, channels: channels?, env: env? })
+}
+
+fn outputs(
+    entry: &Entry<'_>,
+    stream: Option<&Arc<str>>,
+    reader: &mut Reader<'_>,
+) -> Option<Patterns> {
+    const WHAT: &str = "a stream such as \"invoices\" or \"audit.*\"";
+    let texts =
+        reader.texts(entry, "an array of streams such as [\"invoices\", \"audit.*\"]", WHAT)?;
+    for (entry, output) in &texts {
+        if stream.is_some_and(|stream| **stream == **output) {
+            reader.refuse(
+                entry,
+                "this is the handler's own stream, which it would feed for ever; remove it, or \
+                 write to another stream",
+            );
+        }
+        if output.starts_with(RESERVED) {
+            reader.refuse(entry, "names that begin with `tidegate:` belong to the host; remove it");
+        }
+    }
+    Some(texts.into_iter().map(|(_, output)| output).collect())
+}
+
+fn env(entry: &Entry<'_>, reader: &mut Reader<'_>) -> Option<BTreeMap<String, String>> {
+    let variables = reader.section(entry, "a table such as { REGION = \"eu\" }")?.named();
+    let variables: Vec<_> = variables
+        .into_iter()
+        .map(|(name, entry)| {
+            let entry = Entry { echo: Echo::Kind, ..entry };
+            let value = reader.any_text(&entry, "a string");
+            variable(name, &entry, reader).zip(value)
+        })
+        .collect();
+    variables.into_iter().collect()
+}
+
+fn variable(name: &str, entry: &Entry<'_>, reader: &mut Reader<'_>) -> Option<String> {
+    if name.contains(['=', '\0']) {
+        reader.problem(entry.key_at, &entry.path, "expected a name without `=`");
+        return None;
+    }
+    named(name, entry, "a variable", reader)
+}

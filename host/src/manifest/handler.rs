@@ -1,0 +1,236 @@
+//! A handler that has been checked: a plugin, its stream, its limits and its grants.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::message::Message;
+use crate::outcome::RetryRule;
+
+use super::stream::RESERVED;
+
+/// A plugin put to work on one stream by one group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handler {
+    /// Its name, unique in the manifest: `a-z`, `0-9`, `-` and `_`.
+    pub name: Arc<str>,
+    /// The component file, resolved from the manifest's directory.
+    pub plugin: PathBuf,
+    /// The stream it reads.
+    pub stream: Arc<str>,
+    /// The consumer group it reads as; no other handler has both this stream and this group.
+    pub group: Arc<str>,
+    /// Where its group begins when it is created.
+    pub start: Start,
+    /// Which messages it handles.
+    pub filter: Match,
+    /// How many messages it handles at a time.
+    pub concurrency: NonZeroUsize,
+    /// How many messages a batch plugin gets in a call at most.
+    pub batch: NonZeroUsize,
+    /// What an instance of the plugin is used for.
+    pub isolation: Isolation,
+    /// How long one call of the plugin may take.
+    pub timeout: Duration,
+    /// How much memory an instance may use, in bytes.
+    pub memory: u64,
+    /// How failed messages are tried again.
+    pub retry: RetryRule,
+    /// Where messages go that are given up; never the stream itself.
+    pub dead_letter: Arc<str>,
+    /// What it may reach.
+    pub grants: Grants,
+}
+
+/// Where a new consumer group begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With all that the stream retains: `"0"`.
+    Beginning,
+    /// With what is appended from now on: `"$"`.
+    New,
+}
+
+/// What one instance of a plugin is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Many messages, one after the other.
+    Reuse,
+    /// One message.
+    Message,
+}
+
+/// Which messages a handler handles: those whose fields have all the named values.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Match(Vec<(String, String)>);
+
+impl Match {
+    /// Whether every named field of the message has its value; of a repeated field the
+    /// first counts. Without names every message is accepted.
+    pub fn accepts(&self, message: &Message) -> bool {
+        self.0.iter().all(|(name, value)| message.first(name) == Some(value.as_bytes()))
+    }
+}
+
+impl FromIterator<(String, String)> for Match {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(fields: I) -> Self {
+        Self(fields.into_iter().collect())
+    }
+}
+
+/// What a handler may reach; by default nothing.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// The streams it may append to.
+    pub outputs: Patterns,
+    /// The channels it may publish on.
+    pub channels: Patterns,
+    /// The environment its plugin sees.
+    pub env: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Grants {
+    /// Without the environment's values: they may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grants")
+            .field("outputs", &self.outputs)
+            .field("channels", &self.channels)
+            .field("env", &self.env.keys().collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+/// Names of which any may be meant, where `*` stands for any run of characters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Patterns(Vec<String>);
+
+impl Patterns {
+    /// Whether a pattern covers this name. Without patterns, no name is covered; keys that
+    /// Tidegate made for itself, which begin with `tidegate:`, never are.
+    pub fn allows(&self, name: &str) -> bool {
+        !name.starts_with(RESERVED) && self.0.iter().any(|pattern| covers(pattern, name))
+    }
+}
+
+impl<S: Into<String>> FromIterator<S> for Patterns {
+    fn from_iter<I: IntoIterator<Item = S>>(patterns: I) -> Self {
+        Self(patterns.into_iter().map(Into::into).collect())
+    }
+}
+
+/// Matches the parts between the stars from left to right, each as early as it goes: with
+/// `*` as the only wildcard this never has to go back.
+fn covers(pattern: &str, name: &str) -> bool {
+    let Some((prefix, rest)) = pattern.split_once('*') else {
+        return pattern == name;
+    };
+    let (middle, suffix) = rest.rsplit_once('*').unwrap_or(("", rest));
+    let inner = name.strip_prefix(prefix).and_then(|name| name.strip_suffix(suffix));
+    let Some(mut inner) = inner else { return false };
+    middle.split('*').all(|part| match inner.split_once(part) {
+        Some((_, after)) => {
+            inner = after;
+            true
+        }
+        None => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Field;
+    use proptest::prelude::*;
+
+    fn message(fields: &[(&str, &str)]) -> Message {
+        Message {
+            id: "1-1".parse().unwrap(),
+            stream: "s".into(),
+            fields: fields.iter().map(|(name, value)| Field::new(*name, *value)).collect(),
+        }
+    }
+
+    fn matching(fields: &[(&str, &str)]) -> Match {
+        fields.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+    }
+
+    #[test]
+    fn a_match_wants_every_named_field_to_be_equal() {
+        let filter = matching(&[("name", "order.created"), ("v", "2")]);
+        assert!(filter.accepts(&message(&[("v", "2"), ("x", "y"), ("name", "order.created")])));
+        assert!(!filter.accepts(&message(&[("name", "order.created")])));
+        assert!(!filter.accepts(&message(&[("name", "order.created"), ("v", "3"), ("v", "2")])));
+    }
+
+    #[test]
+    fn an_empty_match_accepts_everything() {
+        assert!(Match::default().accepts(&message(&[])));
+        assert!(Match::default().accepts(&message(&[("a", "b")])));
+    }
+
+    #[test]
+    fn a_star_stands_for_any_run_of_characters() {
+        let cases = [
+            ("audit", "audit", true),
+            ("audit", "audits", false),
+            ("audit.*", "audit.", true),
+            ("audit.*", "audit.x.y", true),
+            ("audit.*", "audit", false),
+            ("*.log", "a.log", true),
+            ("*.log", "a.log.gz", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c-b", false),
+            ("a*a", "a", false),
+            ("ab*ba", "aba", false),
+            ("*", "", true),
+            ("**", "any", true),
+            ("?", "x", false),
+            ("é*", "école", true),
+        ];
+        for (pattern, name, expected) in cases {
+            let patterns: Patterns = [pattern].into_iter().collect();
+            assert_eq!(patterns.allows(name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_granted_is_not_allowed() {
+        assert!(!Patterns::default().allows("audit"));
+        let all: Patterns = ["*"].into_iter().collect();
+        assert!(all.allows("audit"));
+        assert!(!all.allows("tidegate:{orders}:leases"));
+    }
+
+    #[test]
+    fn grants_never_print_the_environments_values() {
+        let env = BTreeMap::from([("TOKEN".to_owned(), "hunter2".to_owned())]);
+        let shown = format!("{:?}", Grants { env, ..Grants::default() });
+        assert!(shown.contains("TOKEN") && !shown.contains("hunter2"), "{shown}");
+    }
+
+    /// The plainest matcher there is, to hold the quick one against.
+    fn covers_slowly(pattern: &[u8], name: &[u8]) -> bool {
+        match (pattern, name) {
+            ([], []) => true,
+            ([b'*', rest @ ..], name) => {
+                (0..=name.len()).any(|skipped| covers_slowly(rest, &name[skipped..]))
+            }
+            ([p, pattern @ ..], [n, name @ ..]) if p == n => covers_slowly(pattern, name),
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn patterns_mean_what_the_plainest_matcher_says(
+            pattern in "[ab*]{0,8}",
+            name in "[ab]{0,8}",
+        ) {
+            let expected = covers_slowly(pattern.as_bytes(), name.as_bytes());
+            prop_assert_eq!(covers(&pattern, &name), expected);
+        }
+    }
+}

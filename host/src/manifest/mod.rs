@@ -1,0 +1,116 @@
+//! The manifest: the only way from `tidegate.toml` to checked settings.
+//!
+//! `raw` is the file as typed and the manual of its keys; everything public
+//! here is ready to use: units parsed, paths resolved, defaults filled in,
+//! rules held. Every problem of a file is reported at once. Whether Redis
+//! answers and whether a plugin file is one is for others to find out.
+
+mod check;
+mod check_handler;
+mod check_redis;
+mod handler;
+mod interpolate;
+mod raw;
+mod reader;
+mod redis;
+mod redis_url;
+mod report;
+mod section;
+mod stream;
+mod units;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use handler::{Grants, Handler, Isolation, Match, Patterns, Start};
+pub use interpolate::{Environment, ProcessEnvironment};
+pub use redis::{Address, RedisSettings, Secret, Tls};
+pub use report::{Problem, Report};
+pub use stream::hash_tag;
+
+use raw::RawManifest;
+use reader::Reader;
+use section::Section;
+
+/// A manifest that has been checked: what it says can be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// The file it was read from; relative paths in it start from its directory.
+    pub path: PathBuf,
+    /// Which Redis to use; `None` when the manifest leaves that to the command line.
+    pub redis: Option<RedisSettings>,
+    /// The settings of the host itself.
+    pub host: HostSettings,
+    /// The handlers, in the order of the file; at least one.
+    pub handlers: Vec<Handler>,
+}
+
+/// The `[host]` table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostSettings {
+    /// The consumer name; `None` for the machine's host name.
+    pub name: Option<String>,
+    /// How long a stop may take.
+    pub grace: Duration,
+}
+
+/// Why there is no manifest. The command line exits with status 2 for it.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// The file could not be read.
+    #[error("cannot read the manifest {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file was read and is wrong.
+    #[error("{0}")]
+    Invalid(Report),
+}
+
+impl Manifest {
+    /// Reads and checks a manifest file, in the environment of this process.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or with every problem found in it.
+    pub fn load(path: &Path) -> Result<Self, ManifestError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ManifestError::Unreadable { path: path.to_owned(), source })?;
+        Self::parse(&text, path, &ProcessEnvironment)
+    }
+
+    /// Checks the text of a manifest as if it stood in the file `path`.
+    ///
+    /// # Errors
+    ///
+    /// With every problem found in the text.
+    pub fn parse(
+        text: &str,
+        path: &Path,
+        environment: &dyn Environment,
+    ) -> Result<Self, ManifestError> {
+        let directory = path.parent().unwrap_or(Path::new(""));
+        let mut reader = Reader::new(text, directory, environment);
+        let checked = section::parse(text, &mut reader).and_then(|document| {
+            let raw = RawManifest::read(Section::root(document.get_ref()), &mut reader);
+            check::manifest(&raw, path, &mut reader)
+        });
+        let problems = reader.into_problems();
+        match checked {
+            Some(manifest) if problems.is_empty() => Ok(manifest),
+            Some(_) | None => Err(ManifestError::Invalid(Report::new(path, problems))),
+        }
+    }
+
+    /// The handler of this name.
+    pub fn handler(&self, name: &str) -> Option<&Handler> {
+        self.handlers.iter().find(|handler| &*handler.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests;

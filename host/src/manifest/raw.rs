@@ -1,0 +1,267 @@
+//! The file as typed: every key of `tidegate.toml`, before any of it is checked.
+//!
+//! The comments here are the manual of the keys; `docs/manifest.md` is the same
+//! for readers without the source. In every string `${env:NAME}` stands for an
+//! environment variable, `${file:PATH}` for the text of a file without its last
+//! line break, and `$${` for a plain `${`. Durations are typed as `250ms`, `30s`
+//! or `5m`, sizes as `64MiB`. Relative paths start from the manifest's directory.
+
+use super::reader::Reader;
+use super::section::{Entry, Place, Section};
+
+/// The whole file.
+#[derive(Debug)]
+pub(super) struct RawManifest<'t> {
+    /// `[redis]`: which Redis to use. Without it, the command line says.
+    pub(super) redis: Option<RawRedis<'t>>,
+    /// `[host]`: the host itself. Optional.
+    pub(super) host: Option<RawHost<'t>>,
+    /// `[service]`: makes the host discoverable. Not available yet.
+    pub(super) service: Option<Entry<'t>>,
+    /// `[handler.NAME]`: one table for each handler, at least one. A name is made of
+    /// `a-z`, `0-9`, `-` and `_`.
+    pub(super) handlers: Vec<RawHandler<'t>>,
+}
+
+/// `[redis]`: which Redis to use, by `url` or by `host` and `port`.
+#[derive(Debug)]
+pub(super) struct RawRedis<'t> {
+    /// `redis://[user:password@]host[:port][/db]`, with TLS `rediss://…`, over a Unix socket
+    /// `unix:///path[?db=N]`; `valkey://`, `valkeys://` and `redis+unix://` mean the same.
+    /// Special characters in user and password are percent-encoded.
+    pub(super) url: Option<Entry<'t>>,
+    /// Instead of `url`: a host name or address. Example: `"10.0.0.5"`.
+    pub(super) host: Option<Entry<'t>>,
+    /// With `host`: the port. Default: 6379.
+    pub(super) port: Option<Entry<'t>>,
+    /// The number of the database. Default: 0.
+    pub(super) db: Option<Entry<'t>>,
+    /// The user of Redis' access control list; needs `password`. Default: Redis' default user.
+    pub(super) username: Option<Entry<'t>>,
+    /// The password. Example: `"${env:REDIS_PASSWORD}"`. Default: none.
+    pub(super) password: Option<Entry<'t>>,
+    /// `true` for TLS, or a table to say with which certificates. Default: what the `url` says.
+    pub(super) tls: Option<Entry<'t>>,
+    /// Sentinels to ask for the server. Not available yet.
+    pub(super) sentinel: Option<Entry<'t>>,
+    /// The nodes of a Redis Cluster. Not available yet.
+    pub(super) cluster: Option<Entry<'t>>,
+    pub(super) place: Place,
+}
+
+/// `redis.tls = { … }`: TLS with certificates of one's own. All paths to PEM files.
+#[derive(Debug)]
+pub(super) struct RawTls<'t> {
+    /// The authority that signed the server's certificate. Default: the public authorities.
+    pub(super) ca: Option<Entry<'t>>,
+    /// The certificate to show to the server; needs `key`. Default: none.
+    pub(super) cert: Option<Entry<'t>>,
+    /// The private key of `cert`.
+    pub(super) key: Option<Entry<'t>>,
+}
+
+/// `[host]`: the host itself.
+#[derive(Debug)]
+pub(super) struct RawHost<'t> {
+    /// The consumer name, unique to each running host. Example: `"worker-1"`. Default: the
+    /// machine's host name.
+    pub(super) name: Option<Entry<'t>>,
+    /// Address of the health, metrics and dashboard server. Not available yet; `"off"` is
+    /// accepted.
+    pub(super) admin: Option<Entry<'t>>,
+    /// How long a stop may wait for messages in work, `1ms` to `1day`. Default: `"30s"`.
+    pub(super) grace: Option<Entry<'t>>,
+}
+
+/// `[handler.NAME]`: a plugin put to work on a stream.
+#[derive(Debug)]
+pub(super) struct RawHandler<'t> {
+    /// The handler's name, as typed in the table's header.
+    pub(super) name: &'t str,
+    /// The component file. Required. Example: `"plugins/charge.wasm"`.
+    pub(super) plugin: Option<Entry<'t>>,
+    /// The stream to read. Required. Example: `"orders"`.
+    pub(super) stream: Option<Entry<'t>>,
+    /// A channel to subscribe to instead of a stream. Not available yet.
+    pub(super) channel: Option<Entry<'t>>,
+    /// The consumer group; no two handlers share a stream and a group. Default: the
+    /// handler's name.
+    pub(super) group: Option<Entry<'t>>,
+    /// `"broadcast"`: every host sees every message. Not available yet.
+    pub(super) delivery: Option<Entry<'t>>,
+    /// Where a new group begins: `"0"` for all that the stream retains, `"$"` for only what
+    /// is new. Default: `"0"`.
+    pub(super) start: Option<Entry<'t>>,
+    /// Handle only messages whose fields have exactly these values; the rest are
+    /// acknowledged unseen. Example: `{ name = "order.created" }`. Default: all.
+    pub(super) filter: Option<Entry<'t>>,
+    /// A field whose equal values are handled one at a time. Not available yet.
+    pub(super) order_by: Option<Entry<'t>>,
+    /// How many messages are handled at a time, 1 to 10000. Default: 8.
+    pub(super) concurrency: Option<Entry<'t>>,
+    /// How many messages a batch plugin gets in a call at most, 1 to 1000. Default: 100.
+    pub(super) batch: Option<Entry<'t>>,
+    /// `"reuse"` an instance of the plugin for many messages, or start a fresh one for each
+    /// `"message"`. Default: `"reuse"`.
+    pub(super) isolation: Option<Entry<'t>>,
+    /// How long one call of the plugin may take, `1ms` to `1day`. Default: `"30s"`.
+    pub(super) timeout: Option<Entry<'t>>,
+    /// How much memory an instance may use, `1MiB` to `4GiB`. Default: `"64MiB"`.
+    pub(super) memory: Option<Entry<'t>>,
+    /// How failed messages are tried again.
+    pub(super) retry: Option<RawRetry<'t>>,
+    /// The stream for messages that are given up; not the handler's own. Default:
+    /// `"{orders}:dead"` for the stream `orders`, and `"orders:{0}:dead"` for
+    /// `orders:{0}`: the same slot of Redis Cluster as the stream.
+    pub(super) dead_letter: Option<Entry<'t>>,
+    /// `"handled"`: remove entries that every group has acknowledged. Not available yet;
+    /// `"never"` is accepted.
+    pub(super) trim: Option<Entry<'t>>,
+    /// Grant: the streams that the handler may append to; `*` stands for any run of
+    /// characters. Example: `["invoices", "audit.*"]`. Default: none.
+    pub(super) outputs: Option<Entry<'t>>,
+    /// Grant: the channels that the handler may publish on, with `*` as above. Default: none.
+    pub(super) channels: Option<Entry<'t>>,
+    /// Grant: the prefix of the keys that the handler may use. Not available yet.
+    pub(super) keyvalue: Option<Entry<'t>>,
+    /// Grant: a hash that the handler reads its configuration from. Not available yet.
+    pub(super) config: Option<Entry<'t>>,
+    /// Grant: the hosts that the handler may call over HTTP. Not available yet.
+    pub(super) http: Option<Entry<'t>>,
+    /// Grant: the environment that the plugin sees; nothing is inherited. Example:
+    /// `{ REGION = "eu", TOKEN = "${env:TOKEN}" }`. Default: empty.
+    pub(super) env: Option<Entry<'t>>,
+    /// Remembers outputs for equal messages. Not available yet.
+    pub(super) cache: Option<Entry<'t>>,
+    pub(super) place: Place,
+}
+
+/// `retry = { … }`: how failed messages are tried again.
+#[derive(Debug)]
+pub(super) struct RawRetry<'t> {
+    /// Attempts in all, the first included, 1 to 1000000. Default: 5.
+    pub(super) attempts: Option<Entry<'t>>,
+    /// The longest wait before the second attempt; it doubles with each further one. Up to
+    /// `30days`, no longer than `max`. Default: `"1s"`.
+    pub(super) first: Option<Entry<'t>>,
+    /// The longest wait of all, up to `30days`. Default: `"5m"`.
+    pub(super) max: Option<Entry<'t>>,
+}
+
+impl<'t> RawManifest<'t> {
+    pub(super) fn read(mut file: Section<'t>, reader: &mut Reader<'_>) -> Self {
+        let handlers = file.take("handler");
+        let raw = Self {
+            redis: file.take("redis").and_then(|entry| RawRedis::read(&entry, reader)),
+            host: file.take("host").and_then(|entry| RawHost::read(&entry, reader)),
+            service: file.take_reserved("service"),
+            handlers: handlers.as_ref().map_or(vec![], |entry| RawHandler::read_all(entry, reader)),
+        };
+        let place = file.close(reader);
+        match handlers {
+            Some(entry) if entry.value.as_table().is_some_and(|table| table.is_empty()) => {
+                reader.problem(entry.key_at, "handler", NO_HANDLER);
+            }
+            Some(_) => {}
+            None if place.misspelt.contains(&"handler") => {}
+            None => reader.problem(0, "handler", NO_HANDLER),
+        }
+        raw
+    }
+}
+
+const NO_HANDLER: &str = "expected at least one handler, such as [handler.charge] with `plugin` and `stream`, found none";
+
+impl<'t> RawRedis<'t> {
+    fn read(entry: &Entry<'t>, reader: &mut Reader<'_>) -> Option<Self> {
+        let mut table = reader.section(entry, "a table with `url` or `host`")?;
+        Some(Self {
+            url: table.take_secret("url"),
+            host: table.take("host"),
+            port: table.take("port"),
+            db: table.take("db"),
+            username: table.take("username"),
+            password: table.take_secret("password"),
+            tls: table.take("tls"),
+            sentinel: table.take_reserved("sentinel"),
+            cluster: table.take_reserved("cluster"),
+            place: table.close(reader),
+        })
+    }
+}
+
+impl<'t> RawTls<'t> {
+    pub(super) fn read(mut table: Section<'t>, reader: &mut Reader<'_>) -> Self {
+        let raw = Self { ca: table.take("ca"), cert: table.take("cert"), key: table.take("key") };
+        table.close(reader);
+        raw
+    }
+}
+
+impl<'t> RawHost<'t> {
+    fn read(entry: &Entry<'t>, reader: &mut Reader<'_>) -> Option<Self> {
+        let mut table = reader.section(entry, "a table with `name` or `grace`")?;
+        let raw = Self {
+            name: table.take("name"),
+            admin: table.take("admin"),
+            grace: table.take("grace"),
+        };
+        table.close(reader);
+        Some(raw)
+    }
+}
+
+impl<'t> RawHandler<'t> {
+    fn read_all(entry: &Entry<'t>, reader: &mut Reader<'_>) -> Vec<Self> {
+        let Some(table) = reader.section(entry, "tables such as [handler.charge]") else {
+            return vec![];
+        };
+        let named = table.named();
+        named.iter().filter_map(|(name, entry)| Self::read(name, entry, reader)).collect()
+    }
+
+    fn read(name: &'t str, entry: &Entry<'t>, reader: &mut Reader<'_>) -> Option<Self> {
+        let mut table = reader.section(entry, "a table with `plugin` and `stream`")?;
+        Some(Self {
+            name,
+            plugin: table.take("plugin"),
+            stream: table.take("stream"),
+            channel: table.take_reserved("channel"),
+            group: table.take("group"),
+            delivery: table.take_reserved("delivery"),
+            start: table.take("start"),
+            filter: table.take("match"),
+            order_by: table.take_reserved("order-by"),
+            concurrency: table.take("concurrency"),
+            batch: table.take("batch"),
+            isolation: table.take("isolation"),
+            timeout: table.take("timeout"),
+            memory: table.take("memory"),
+            retry: table.take("retry").and_then(|entry| RawRetry::read(&entry, reader)),
+            dead_letter: table.take("dead-letter"),
+            trim: table.take("trim"),
+            outputs: table.take("outputs"),
+            channels: table.take("channels"),
+            keyvalue: table.take_reserved("keyvalue"),
+            config: table.take_reserved("config"),
+            http: table.take_reserved("http"),
+            env: table.take("env"),
+            cache: table.take_reserved("cache"),
+            place: table.close(reader),
+        })
+    }
+}
+
+impl<'t> RawRetry<'t> {
+    fn read(entry: &Entry<'t>, reader: &mut Reader<'_>) -> Option<Self> {
+        let what = "a table such as { attempts = 5, first = \"1s\", max = \"5m\" }";
+        let mut table = reader.section(entry, what)?;
+        let raw = Self {
+            attempts: table.take("attempts"),
+            first: table.take("first"),
+            max: table.take("max"),
+        };
+        table.close(reader);
+        Some(raw)
+    }
+}
