@@ -5,4 +5,10 @@
 
 pub mod message;
 pub mod outcome;
+
 pub mod manifest;
+
+pub mod broker;
+
+pub mod figures;
+pub mod shutdown;

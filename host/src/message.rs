@@ -3,10 +3,11 @@
 //! Nothing here knows Redis or WebAssembly; how bytes become a message is the
 //! broker's, what becomes of it the sandbox's.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The id of a stream entry: milliseconds since the Unix epoch and a sequence number.
 ///
@@ -124,20 +125,16 @@ pub struct Delivery {
 /// The duty to settle one delivery.
 ///
 /// It is consumed by settling and cannot be cloned. Dropping it loses nothing:
-/// the entry stays pending in Redis and is delivered again.
+/// the entry stays pending in Redis, and [`Held`] has it delivered again.
 #[derive(Debug)]
 #[must_use = "an unsettled delivery comes back"]
 pub struct Receipt {
     id: MessageId,
     attempt: Attempt,
+    held: Option<Arc<Held>>,
 }
 
 impl Receipt {
-    /// The receipt for one attempt at an entry. Only the broker, which read it, issues one.
-    pub(crate) fn issue(id: MessageId, attempt: Attempt) -> Self {
-        Self { id, attempt }
-    }
-
     /// The entry it is for.
     pub fn id(&self) -> MessageId {
         self.id
@@ -146,6 +143,64 @@ impl Receipt {
     /// The attempt it is for.
     pub fn attempt(&self) -> Attempt {
         self.attempt
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if let Some(held) = self.held.take() {
+            held.forget(self.id);
+        }
+    }
+}
+
+/// The deliveries of one handler that are in hand: read, and not yet settled.
+///
+/// What Redis says this host holds, less these, was lost on the way and is
+/// delivered again.
+#[derive(Debug, Default)]
+pub struct Held(Mutex<InHand>);
+
+#[derive(Debug, Default)]
+struct InHand {
+    ids: HashSet<MessageId>,
+    forgotten: bool,
+}
+
+impl Held {
+    /// Issues the receipt for one attempt at an entry that was just read.
+    pub(crate) fn issue(self: &Arc<Self>, id: MessageId, attempt: Attempt) -> Receipt {
+        self.lock().ids.insert(id);
+        Receipt { id, attempt, held: Some(self.clone()) }
+    }
+
+    /// Takes back the receipts of deliveries that are settled.
+    pub(crate) fn discharge(&self, receipts: impl IntoIterator<Item = Receipt>) {
+        let mut in_hand = self.lock();
+        for mut receipt in receipts {
+            receipt.held = None;
+            in_hand.ids.remove(&receipt.id);
+        }
+    }
+
+    /// Whether the entry is in hand.
+    pub(crate) fn contains(&self, id: &MessageId) -> bool {
+        self.lock().ids.contains(id)
+    }
+
+    /// Whether a receipt was dropped since this was last asked.
+    pub(crate) fn take_forgotten(&self) -> bool {
+        std::mem::take(&mut self.lock().forgotten)
+    }
+
+    fn forget(&self, id: MessageId) {
+        let mut in_hand = self.lock();
+        in_hand.ids.remove(&id);
+        in_hand.forgotten = true;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, InHand> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -180,5 +235,21 @@ mod tests {
         assert_eq!(message.first("a"), Some(b"1".as_slice()));
         assert_eq!(message.first("b"), None);
         assert_eq!(message.undecodable_name(), Some([0xff].as_slice()));
+    }
+
+    #[test]
+    fn a_dropped_receipt_is_noticed_and_a_settled_one_is_not() {
+        let held = Arc::new(Held::default());
+        let id = "1-1".parse().unwrap();
+        held.discharge([held.issue(id, Attempt::FIRST)]);
+        assert!(!held.contains(&id));
+        assert!(!held.take_forgotten());
+
+        let receipt = held.issue(id, Attempt::FIRST);
+        assert!(held.contains(&id));
+        drop(receipt);
+        assert!(!held.contains(&id));
+        assert!(held.take_forgotten());
+        assert!(!held.take_forgotten());
     }
 }

@@ -177,6 +177,8 @@ impl fmt::Display for Reason {
 pub enum Settlement {
     /// Write these outputs and acknowledge the message, in one step.
     Acknowledge(Vec<Output>),
+    /// Acknowledge a message that the handler did not ask for, unseen.
+    Skip,
     /// Count a failure and deliver the message again after a delay.
     Later {
         /// How long to wait.

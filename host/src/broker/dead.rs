@@ -1,0 +1,224 @@
+//! Dead letters: what an operator reads, puts back, or throws away.
+
+use redis::Value;
+use serde::Serialize;
+
+use super::letter::{ADDED, MARK};
+use super::link::Link;
+use super::reply::{self, RawEntry};
+use super::scripts::Lua;
+use super::{Broker, BrokerError};
+use crate::message::{Field, MessageId};
+
+/// Letters read from Redis together.
+const PAGE: usize = 500;
+
+/// One dead-letter stream.
+pub struct DeadLetters<'a> {
+    broker: &'a Broker,
+    stream: String,
+}
+
+/// A message that was buried, and what is known of its end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeadLetter {
+    /// Its id in the dead-letter stream.
+    pub id: MessageId,
+    /// The original fields, unchanged and in order.
+    pub fields: Vec<Field>,
+    /// What the burial noted.
+    pub note: Note,
+}
+
+/// The `tidegate.*` fields of a dead letter, as text.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Note {
+    /// The stream that the message was on.
+    pub source: String,
+    /// Its id there.
+    #[serde(rename = "source-id")]
+    pub id: String,
+    /// The group that buried it.
+    pub group: String,
+    /// The handler that buried it.
+    pub handler: String,
+    /// The digest of the plugin that saw it last.
+    pub plugin: String,
+    /// How many attempts it had.
+    pub attempts: String,
+    /// The word for why.
+    pub reason: String,
+    /// The sentence for why.
+    pub error: String,
+    /// When it was buried (RFC 3339).
+    pub time: String,
+}
+
+/// What came of putting one letter back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Redriven {
+    /// It is on its source stream again, under this id.
+    As(String),
+    /// There is no such letter.
+    Missing,
+    /// The entry is not one that Tidegate buried.
+    NotALetter,
+    /// Its body was trimmed before it was buried: there is nothing to put back.
+    Bodiless,
+}
+
+impl Broker {
+    /// The dead letters on a stream.
+    pub fn dead_letters(&self, stream: &str) -> DeadLetters<'_> {
+        DeadLetters { broker: self, stream: stream.to_owned() }
+    }
+}
+
+impl DeadLetters<'_> {
+    /// A page of letters after `after`, the oldest first; empty at the end.
+    ///
+    /// Entries that no burial wrote are passed over, though a page may then be
+    /// shorter; the second value is where to go on.
+    ///
+    /// # Errors
+    ///
+    /// When Redis does not answer, or the key is not a stream.
+    pub async fn page(
+        &self,
+        after: Option<MessageId>,
+    ) -> Result<(Vec<DeadLetter>, Option<MessageId>), BrokerError> {
+        let start = after.map_or("-".to_owned(), |id| format!("({id}"));
+        let entries = self.range(&start, "+", PAGE).await?;
+        let last = entries.last().map(|entry| entry.id);
+        Ok((entries.into_iter().filter_map(letter).collect(), last))
+    }
+
+    /// One letter by its id in the dead-letter stream.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::page`].
+    pub async fn get(&self, id: MessageId) -> Result<Option<DeadLetter>, BrokerError> {
+        let id = id.to_string();
+        Ok(self.range(&id, &id, 1).await?.into_iter().find_map(letter))
+    }
+
+    /// Puts a letter's original fields back on its source stream and removes the letter, in one step.
+    ///
+    /// The message is a new one there, with all its attempts before it, for every group that reads the stream.
+    ///
+    /// # Errors
+    ///
+    /// When Redis refuses; the letter then stays.
+    pub async fn redrive(&self, letter: &DeadLetter) -> Result<Redriven, BrokerError> {
+        let mut putting = Lua::Redrive.call(&[&self.stream, &letter.note.source]);
+        putting.arg(letter.id.to_string()).arg(ADDED).arg(format!("{MARK}source"));
+        match self.ask("redrive a dead letter to", &letter.note.source, &putting).await? {
+            Value::Int(0) => Ok(Redriven::Missing),
+            Value::Int(-2) => Ok(Redriven::Bodiless),
+            Value::Int(_) => Ok(Redriven::NotALetter),
+            id => Ok(Redriven::As(reply::text("redrive.lua", id)?)),
+        }
+    }
+
+    /// Removes letters for good (`XDEL`) and says how many there were.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::page`].
+    pub async fn purge(&self, ids: &[MessageId]) -> Result<u64, BrokerError> {
+        let mut removed = 0;
+        for ids in ids.chunks(PAGE) {
+            let mut removing = redis::cmd("XDEL");
+            removing.arg(&self.stream);
+            for id in ids {
+                removing.arg(id.to_string());
+            }
+            let answer = self.ask("purge", &self.stream, &removing).await?;
+            removed += reply::integer("XDEL", &answer)?.max(0) as u64;
+        }
+        Ok(removed)
+    }
+
+    async fn range(
+        &self,
+        from: &str,
+        to: &str,
+        count: usize,
+    ) -> Result<Vec<RawEntry>, BrokerError> {
+        let mut asking = redis::cmd("XRANGE");
+        asking.arg(&self.stream).arg(from).arg(to).arg("COUNT").arg(count);
+        let answer = self.ask("read", &self.stream, &asking).await?;
+        Ok(reply::entries("XRANGE", answer)?)
+    }
+
+    async fn ask(
+        &self,
+        purpose: &str,
+        stream: &str,
+        command: &redis::Cmd,
+    ) -> Result<Value, BrokerError> {
+        let link: &Link = &self.broker.link;
+        let failed = |source| self.broker.failed(format!("{purpose} stream `{stream}`"), source);
+        link.query(command).await.map_err(failed)
+    }
+}
+
+/// Reads an entry as a dead letter: its last fields are the ones a burial adds.
+fn letter(entry: RawEntry) -> Option<DeadLetter> {
+    let mut fields = entry.fields?;
+    let own = fields.len().checked_sub(ADDED)?;
+    let mut added = fields.split_off(own).into_iter();
+    let mut next = |name: &str| {
+        let field = added.next()?;
+        let is_it = field.name.strip_prefix(MARK.as_bytes()) == Some(name.as_bytes());
+        is_it.then(|| String::from_utf8_lossy(&field.value).into_owned())
+    };
+    let note = Note {
+        source: next("source")?,
+        id: next("id")?,
+        group: next("group")?,
+        handler: next("handler")?,
+        plugin: next("plugin")?,
+        attempts: next("attempts")?,
+        reason: next("reason")?,
+        error: next("error")?,
+        time: next("time")?,
+    };
+    Some(DeadLetter { id: entry.id, fields, note })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::letter::{Death, Undertaker};
+    use super::*;
+    use crate::outcome::Reason;
+
+    fn buried() -> Vec<Field> {
+        let undertaker = Undertaker {
+            stream: "orders".into(),
+            group: "g".into(),
+            handler: "h".into(),
+            plugin: "p".into(),
+        };
+        let death =
+            Death { id: "7-1".parse().unwrap(), attempts: 2, reason: Reason::Reject, error: "no" };
+        undertaker.epitaph(&death).to_vec()
+    }
+
+    #[test]
+    fn a_letter_reads_back_with_its_original_fields_apart() {
+        let original = vec![Field::new("tidegate.source", "mine"), Field::new("a", [0xff])];
+        let fields = [original.clone(), buried()].concat();
+        let read = letter(RawEntry { id: "1-0".parse().unwrap(), fields: Some(fields) }).unwrap();
+        assert_eq!(read.fields, original);
+        assert_eq!((read.note.source.as_str(), read.note.reason.as_str()), ("orders", "reject"));
+    }
+
+    #[test]
+    fn an_entry_that_nobody_buried_is_no_letter() {
+        let id = "1-0".parse().unwrap();
+        assert_eq!(letter(RawEntry { id, fields: Some(vec![Field::new("a", "b")]) }), None);
+        assert_eq!(letter(RawEntry { id, fields: None }), None);
+    }
+}

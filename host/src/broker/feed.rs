@@ -1,0 +1,294 @@
+//! Reading one (stream, group): entries that come back, then new ones, never more than asked for.
+//!
+//! The blocking read has a connection of its own that waits for as long as it
+//! takes; a watchdog ends it, and with it whatever the server may still send
+//! there. What was on its way then is found in this consumer's own pending list.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, RedisError, RedisResult, Value};
+use tokio::time::{Instant, timeout};
+
+use super::connect::{Backoff, Connector, Replies};
+use super::link::Link;
+use super::reply::{self, RawEntry, UnexpectedReply};
+use super::returns::Returns;
+use super::trouble::Trouble;
+use super::wake::Wake;
+use crate::figures::{Figures, add};
+use crate::manifest::Start;
+use crate::message::{Attempt, Delivery, Held};
+use crate::shutdown::Stop;
+
+/// A read blocks at most this long: how late a host notices what no reply tells
+/// it, such as a flush on a 6.2 server or the death of another host.
+const BLOCK: Duration = Duration::from_secs(2);
+
+/// A reply may come this much later than BLOCK before the connection counts as dead.
+const WATCHDOG: Duration = Duration::from_secs(3);
+
+/// Where the server may not be asked to unblock a read, reads block this long instead.
+const SHORT_BLOCK: Duration = Duration::from_millis(250);
+
+/// A reply is asked to hold about this many bytes at most, by the sizes seen so far.
+const REPLY_BYTES: usize = 8 << 20;
+
+/// A reply is asked to hold this many entries at most.
+const REPLY_ENTRIES: usize = 1000;
+
+/// The reading side of a handler.
+pub struct Feed {
+    pub(super) connector: Arc<Connector>,
+    pub(super) link: Link,
+    pub(super) source: Source,
+    pub(super) returns: Returns,
+    pub(super) held: Arc<Held>,
+    pub(super) figures: Arc<Figures>,
+    pub(super) wake: Arc<Wake>,
+    pub(super) stop: Stop,
+    pub(super) state: State,
+}
+
+/// What is read, and as whom.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    pub handler: Arc<str>,
+    pub stream: Arc<str>,
+    pub group: Arc<str>,
+    pub consumer: String,
+}
+
+/// What a reader remembers from one call to the next.
+#[derive(Default)]
+pub(super) struct State {
+    reader: Option<Reader>,
+    backoff: Backoff,
+    turn: Turn,
+    /// A running mean of the bytes of an entry.
+    entry_bytes: usize,
+}
+
+/// Whose turn it is, so that neither entries that return nor new ones starve.
+#[derive(Default, Clone, Copy, PartialEq)]
+enum Turn {
+    #[default]
+    Returned,
+    New,
+}
+
+/// The connection of the blocking read, and the id to unblock it by.
+struct Reader {
+    connection: MultiplexedConnection,
+    client_id: Option<i64>,
+}
+
+/// Why a read gave nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+    #[error(transparent)]
+    Reply(#[from] UnexpectedReply),
+    #[error("no reply within {0:?}")]
+    Silent(Duration),
+}
+
+impl Feed {
+    /// The next deliveries: at least one unless the wait ended without, and `slots` at most.
+    ///
+    /// Returns empty-handed now and then, also after trouble, which is logged
+    /// and waited out here; the caller asks again for as long as it wants more.
+    /// Must be polled to its end: a read that is dropped strands its entries
+    /// until the connection is replaced.
+    pub async fn next(&mut self, slots: usize) -> Vec<Delivery> {
+        match self.step(slots).await {
+            Ok(deliveries) => {
+                if !self.state.backoff.is_fresh() {
+                    tracing::info!(handler = %self.source.handler, stream = %self.source.stream, "reading again");
+                    self.state.backoff.reset();
+                }
+                deliveries
+            }
+            Err(error) => {
+                self.cope(error).await;
+                Vec::new()
+            }
+        }
+    }
+
+    async fn step(&mut self, slots: usize) -> Result<Vec<Delivery>, ReadError> {
+        if self.state.reader.is_none() {
+            self.state.reader = Some(self.connect().await?);
+            // Replies that died with the last connection are pending in our name.
+            self.returns.look_for_lost();
+        }
+        let turn = std::mem::replace(&mut self.state.turn, Turn::Returned);
+        if turn == Turn::Returned {
+            let returned = self.returns.take(slots).await?;
+            if !returned.is_empty() {
+                self.state.turn = Turn::New;
+                return Ok(returned);
+            }
+        }
+        let patience = match turn {
+            Turn::Returned => Some(self.patience()),
+            Turn::New => None,
+        };
+        self.read(slots, patience).await
+    }
+
+    /// How long a read may block: not at all where there is no reason to look up in between.
+    fn patience(&self) -> Duration {
+        let unblocks = self.state.reader.as_ref().is_some_and(|reader| reader.client_id.is_some());
+        if unblocks { BLOCK } else { SHORT_BLOCK }
+    }
+
+    async fn connect(&self) -> Result<Reader, ReadError> {
+        let mut connection = self.connector.open(Replies::Whenever).await?;
+        let mut asking = redis::cmd("CLIENT");
+        let answer: RedisResult<Value> =
+            answered(asking.arg("ID").query_async(&mut connection)).await?;
+        let client_id = match answer {
+            Ok(Value::Int(id)) => Some(id),
+            Ok(_) | Err(_) => None,
+        };
+        Ok(Reader { connection, client_id })
+    }
+
+    /// Reads new entries (`XREADGROUP … >`), blocking for `patience` if there is any.
+    async fn read(
+        &mut self,
+        slots: usize,
+        patience: Option<Duration>,
+    ) -> Result<Vec<Delivery>, ReadError> {
+        let command = self.command(slots, patience);
+        let Some(reader) = &self.state.reader else { return Ok(Vec::new()) };
+        let (mut connection, client_id) = (reader.connection.clone(), reader.client_id);
+        let limit = patience.unwrap_or_default() + WATCHDOG;
+        let reading = timeout(limit, command.query_async::<Value>(&mut connection));
+        let reply = self.attended(reading, client_id).await;
+        let entries = reply::read_group(reply.map_err(|_| ReadError::Silent(limit))??)?;
+        self.weigh(&entries);
+        Ok(self.deliver(entries))
+    }
+
+    fn command(&self, slots: usize, patience: Option<Duration>) -> Cmd {
+        let affordable = REPLY_BYTES / self.state.entry_bytes.max(1);
+        let count = slots.min(affordable).clamp(1, REPLY_ENTRIES);
+        let mut command = redis::cmd("XREADGROUP");
+        command.arg("GROUP").arg(&*self.source.group).arg(&self.source.consumer);
+        command.arg("COUNT").arg(count);
+        if let Some(patience) = patience {
+            command.arg("BLOCK").arg(patience.as_millis() as u64);
+        }
+        command.arg("STREAMS").arg(&*self.source.stream).arg(">");
+        command
+    }
+
+    /// Waits for a blocking read, and has the server end it early for a stop or a retry that is due.
+    async fn attended<T>(&self, reading: impl Future<Output = T>, client_id: Option<i64>) -> T {
+        tokio::pin!(reading);
+        loop {
+            tokio::select! {
+                biased;
+                reply = &mut reading => return reply,
+                () = self.stop.cancelled() => {}
+                () = self.wake.due() => {}
+            }
+            let Some(client_id) = client_id else { return reading.await };
+            let mut unblock = redis::cmd("CLIENT");
+            unblock.arg("UNBLOCK").arg(client_id).arg("TIMEOUT");
+            // Sent again until the read returns: the first may overtake the read itself.
+            let _ = self.link.query(&unblock).await;
+            if let Ok(reply) = timeout(Duration::from_millis(20), &mut reading).await {
+                return reply;
+            }
+        }
+    }
+
+    fn deliver(&self, entries: Vec<RawEntry>) -> Vec<Delivery> {
+        let stream = &self.source.stream;
+        // A new entry always has its body; one that had none would be pending, and found as lost.
+        let messages = entries.into_iter().filter_map(|entry| entry.into_message(stream).ok());
+        let issue = |id| self.held.issue(id, Attempt::FIRST);
+        messages
+            .map(|message| Delivery {
+                attempt: Attempt::FIRST,
+                receipt: issue(message.id),
+                message,
+            })
+            .collect()
+    }
+
+    fn weigh(&mut self, entries: &[RawEntry]) {
+        for fields in entries.iter().filter_map(|entry| entry.fields.as_ref()) {
+            let bytes: usize = fields.iter().map(|f| f.name.len() + f.value.len()).sum();
+            let mean = &mut self.state.entry_bytes;
+            *mean = (*mean * 7 + bytes) / 8;
+        }
+    }
+
+    /// Does what an error calls for, then waits a little longer than the last time.
+    async fn cope(&mut self, error: ReadError) {
+        let trouble = match &error {
+            ReadError::Redis(error) => Trouble::of(error),
+            ReadError::Silent(_) => Trouble::Unreachable,
+            ReadError::Reply(_) => Trouble::Other,
+        };
+        let (handler, stream) = (&self.source.handler, &self.source.stream);
+        if trouble == Trouble::GroupGone {
+            tracing::warn!(%handler, %stream, group = %self.source.group, %error,
+                "the group is gone; creating it again from the beginning of the stream");
+            add(&self.figures.healed, 1);
+            match create_group(&self.link, &self.source, Start::Beginning).await {
+                Ok(()) => return,
+                Err(error) => tracing::warn!(%handler, %stream, %error, "cannot create the group"),
+            }
+        } else if self.state.backoff.is_fresh() {
+            match trouble {
+                Trouble::Refused | Trouble::WrongType => {
+                    tracing::error!(%handler, %stream, %error, "cannot read until this is mended; trying again");
+                }
+                _ => tracing::warn!(%handler, %stream, %error, "cannot read; trying again"),
+            }
+        }
+        if trouble.ends_connection() && self.state.reader.take().is_some() {
+            add(&self.figures.reconnects, 1);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(self.state.backoff.next()) => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+}
+
+/// Waits for an answer that does not block, on a connection that has no timeout of its own.
+async fn answered<T>(asking: impl Future<Output = T>) -> Result<T, ReadError> {
+    timeout(WATCHDOG, asking).await.map_err(|_| ReadError::Silent(WATCHDOG))
+}
+
+/// Creates the group, and the stream with it; a group that exists is a success (`XGROUP CREATE`).
+pub(super) async fn create_group(link: &Link, source: &Source, start: Start) -> RedisResult<()> {
+    let from = match start {
+        Start::Beginning => "0",
+        Start::New => "$",
+    };
+    let mut command = redis::cmd("XGROUP");
+    command.arg("CREATE").arg(&*source.stream).arg(&*source.group).arg(from).arg("MKSTREAM");
+    match link.query(&command).await {
+        Err(error) if error.code() == Some("BUSYGROUP") => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => Ok(()),
+    }
+}
+
+impl Returns {
+    /// The time after which the next look at returning entries is owed at the latest.
+    pub(super) const EVERY: Duration = BLOCK;
+
+    pub(super) fn is_owed(last: Option<Instant>) -> bool {
+        last.is_none_or(|last| last.elapsed() >= Self::EVERY)
+    }
+}

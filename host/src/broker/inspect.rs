@@ -1,0 +1,141 @@
+//! What Redis can tell of a handler: its group, its hosts, what waits and what is dead.
+
+use std::time::Duration;
+
+use redis::{RedisResult, Value};
+use serde::Serialize;
+
+use super::keys::{Keys, WAITING};
+use super::presence::{Sign, sign};
+use super::reply::{self, Row};
+use super::returns::server_millis;
+use super::{Broker, BrokerError};
+use crate::manifest::Handler;
+
+/// A group of a stream, as it stands. What the server cannot tell is absent.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct GroupStatus {
+    /// Entries on the stream.
+    pub length: u64,
+    /// Entries not yet read by the group (`XINFO GROUPS`, since 7.0).
+    pub lag: Option<u64>,
+    /// How long the oldest entry not yet read has been on the stream.
+    #[serde(rename = "oldest-unread-ms")]
+    pub oldest_unread: Option<u64>,
+    /// Entries read and not yet settled, those that wait for a retry included.
+    pub pending: u64,
+    /// Entries that wait for another attempt.
+    pub retries_waiting: u64,
+    /// Dead letters of the handler's dead-letter stream.
+    pub dead: u64,
+    /// The consumers of the group.
+    pub hosts: Vec<HostStatus>,
+}
+
+/// A consumer of a group.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct HostStatus {
+    /// Its name.
+    pub name: String,
+    /// Entries that it holds.
+    pub pending: u64,
+    /// Milliseconds since it last asked for entries, as the server counts them.
+    #[serde(rename = "idle-ms")]
+    pub idle: u64,
+    /// What it tells of itself, while it lives.
+    pub sign: Option<Sign>,
+}
+
+impl Broker {
+    /// How a handler stands; `None` while its group does not exist.
+    ///
+    /// # Errors
+    ///
+    /// When Redis does not answer, or the key is not a stream.
+    pub async fn inspect(&self, handler: &Handler) -> Result<Option<GroupStatus>, BrokerError> {
+        let stream = &*handler.stream;
+        let failed = |source| self.failed(format!("inspect stream `{stream}`"), source);
+        let keys = Keys::new(stream, &handler.group);
+        let Some(row) = self.group(stream, &handler.group).await? else { return Ok(None) };
+        let consumers = self.consumers(stream, &handler.group).await?;
+
+        let mut asking = redis::pipe();
+        asking.cmd("TIME").cmd("XLEN").arg(stream).cmd("ZCARD").arg(&keys.waiting);
+        asking.cmd("XLEN").arg(&*handler.dead_letter);
+        let after = format!("({}", row.text("last-delivered-id").unwrap_or_default());
+        asking.cmd("XRANGE").arg(stream).arg(after).arg("+").arg("COUNT").arg(1);
+        for consumer in &consumers {
+            asking.cmd("GET").arg(keys.live(&consumer.name));
+        }
+        let answers = self.link.pipeline(asking.ignore_errors()).await.map_err(failed)?;
+        let answers: Vec<Value> =
+            answers.into_iter().collect::<RedisResult<_>>().map_err(failed)?;
+        let mut answers = answers.into_iter();
+        let mut answer = || answers.next().unwrap_or_default();
+
+        let now = server_millis(answer())?;
+        let mut status = GroupStatus {
+            length: count(&answer()),
+            lag: row.number("lag").map(|lag| lag.max(0) as u64),
+            pending: row.number("pending").unwrap_or(0).max(0) as u64,
+            retries_waiting: count(&answer()),
+            dead: count(&answer()),
+            ..GroupStatus::default()
+        };
+        let unread = reply::entries("XRANGE", answer())?;
+        status.oldest_unread = unread.first().map(|entry| now.saturating_sub(entry.id.millis));
+        status.hosts = consumers
+            .into_iter()
+            .map(|host| HostStatus { sign: sign(&answer()), ..host })
+            .collect();
+        Ok(Some(status))
+    }
+
+    /// The group's row of `XINFO GROUPS`; none while the stream or the group is missing.
+    async fn group(&self, stream: &str, group: &str) -> Result<Option<Row>, BrokerError> {
+        let mut asking = redis::cmd("XINFO");
+        let answer = match self.link.query(asking.arg("GROUPS").arg(stream)).await {
+            Err(error) if error.to_string().contains("no such key") => return Ok(None),
+            answer => answer
+                .map_err(|source| self.failed(format!("inspect stream `{stream}`"), source))?,
+        };
+        let rows = reply::rows("XINFO GROUPS", answer)?;
+        Ok(rows.into_iter().find(|row| row.text("name").as_deref() == Some(group)))
+    }
+
+    async fn consumers(&self, stream: &str, group: &str) -> Result<Vec<HostStatus>, BrokerError> {
+        let mut asking = redis::cmd("XINFO");
+        asking.arg("CONSUMERS").arg(stream).arg(group);
+        let answer = self.link.query(&asking).await;
+        let answer =
+            answer.map_err(|source| self.failed(format!("inspect group `{group}`"), source))?;
+        let rows = reply::rows("XINFO CONSUMERS", answer)?;
+        let hosts = rows.iter().filter_map(host).filter(|host| host.name != WAITING);
+        Ok(hosts.collect())
+    }
+}
+
+fn host(row: &Row) -> Option<HostStatus> {
+    Some(HostStatus {
+        name: row.text("name")?,
+        pending: row.number("pending")?.max(0) as u64,
+        idle: row.number("idle")?.max(0) as u64,
+        sign: None,
+    })
+}
+
+fn count(answer: &Value) -> u64 {
+    match answer {
+        Value::Int(count) => (*count).max(0) as u64,
+        _ => 0,
+    }
+}
+
+impl GroupStatus {
+    /// How long the oldest unread entry has waited.
+    pub fn oldest_unread(&self) -> Option<Duration> {
+        self.oldest_unread.map(Duration::from_millis)
+    }
+}

@@ -1,0 +1,199 @@
+//! The shared connection: settlements, scripts and questions travel on it, never a blocking read.
+//!
+//! One task owns it. When it breaks, the task opens another, teaches it the
+//! scripts, and publishes it; whoever needs it waits for that, with a bound.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+
+use super::BrokerError;
+use super::connect::{Backoff, Connector, Replies};
+use super::scripts::Lua;
+use super::trouble::Trouble;
+use crate::shutdown::Stop;
+
+/// How long a reply may take before the connection counts as dead.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a request waits for a connection before it fails.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// While Redis stays away, a line in the log this often.
+const REMIND: Duration = Duration::from_secs(30);
+
+/// A handle on the shared connection; clones share it.
+#[derive(Clone)]
+pub(super) struct Link {
+    current: watch::Receiver<Option<Numbered>>,
+    broken: Arc<Broken>,
+}
+
+/// A connection and which one it is, so that an old failure does not end a new connection.
+#[derive(Clone)]
+struct Numbered {
+    number: u64,
+    connection: MultiplexedConnection,
+}
+
+#[derive(Default)]
+struct Broken {
+    number: std::sync::atomic::AtomicU64,
+    told: Notify,
+}
+
+/// Ends the task that owns the connection when the last holder is gone.
+pub(super) struct Keeper(AbortHandle);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Link {
+    /// Opens the connection, waiting for a server that is not there yet.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError::Refused`] when the credentials are wrong or may not do what is needed,
+    /// [`BrokerError::Stopped`] when a stop was requested while waiting.
+    pub(super) async fn open(
+        connector: Arc<Connector>,
+        stop: &Stop,
+    ) -> Result<(Self, Keeper), BrokerError> {
+        let first = tokio::select! {
+            opened = patiently(&connector, Refusal::Final) => opened?,
+            () = stop.cancelled() => return Err(BrokerError::Stopped),
+        };
+        let (publish, current) = watch::channel(Some(Numbered { number: 1, connection: first }));
+        let broken = Arc::new(Broken::default());
+        let keeping = tokio::spawn(keep(connector, publish, broken.clone()));
+        Ok((Self { current, broken }, Keeper(keeping.abort_handle())))
+    }
+
+    /// Sends one command.
+    pub(super) async fn query(&self, command: &Cmd) -> RedisResult<Value> {
+        let Numbered { number, mut connection } = self.connection().await?;
+        let reply = command.query_async(&mut connection).await;
+        self.judge(number, reply).await
+    }
+
+    /// Sends commands together; each has its own answer, whatever became of the others.
+    pub(super) async fn pipeline(
+        &self,
+        commands: &Pipeline,
+    ) -> RedisResult<Vec<RedisResult<Value>>> {
+        let Numbered { number, mut connection } = self.connection().await?;
+        let replies: RedisResult<Vec<RedisResult<Value>>> =
+            commands.query_async(&mut connection).await;
+        let replies = self.judge(number, replies).await?;
+        let failed = replies.iter().find_map(|reply| reply.as_ref().err().map(Trouble::of));
+        if let Some(trouble) = failed {
+            self.react(number, trouble).await;
+        }
+        Ok(replies)
+    }
+
+    async fn judge<T>(&self, number: u64, reply: RedisResult<T>) -> RedisResult<T> {
+        if let Err(error) = &reply {
+            self.react(number, Trouble::of(error)).await;
+        }
+        reply
+    }
+
+    /// Mends what a failed request shows to be broken, for whoever asks next.
+    async fn react(&self, number: u64, trouble: Trouble) {
+        if trouble.ends_connection() {
+            self.broken.number.fetch_max(number, std::sync::atomic::Ordering::Relaxed);
+            self.broken.told.notify_one();
+        } else if trouble == Trouble::ScriptsGone
+            && let Ok(mut current) = self.connection().await
+        {
+            // A failure shows again at the next request.
+            let _ = Lua::loading().exec_async(&mut current.connection).await;
+        }
+    }
+
+    async fn connection(&self) -> RedisResult<Numbered> {
+        let mut current = self.current.clone();
+        let broken = || self.broken.number.load(std::sync::atomic::Ordering::Relaxed);
+        let usable = |now: &Option<Numbered>| now.as_ref().is_some_and(|c| c.number > broken());
+        let waiting = tokio::time::timeout(PATIENCE, current.wait_for(usable)).await;
+        match waiting {
+            Ok(Ok(now)) => now.clone().ok_or_else(away),
+            Ok(Err(_)) | Err(_) => Err(away()),
+        }
+    }
+}
+
+fn away() -> RedisError {
+    std::io::Error::new(std::io::ErrorKind::NotConnected, "not connected to Redis").into()
+}
+
+/// Replaces the connection for as long as the process lives.
+async fn keep(
+    connector: Arc<Connector>,
+    publish: watch::Sender<Option<Numbered>>,
+    broken: Arc<Broken>,
+) {
+    let mut number = 1;
+    loop {
+        broken.told.notified().await;
+        if broken.number.load(std::sync::atomic::Ordering::Relaxed) < number {
+            continue;
+        }
+        publish.send_replace(None);
+        let Ok(connection) = patiently(&connector, Refusal::Passing).await else { continue };
+        number += 1;
+        publish.send_replace(Some(Numbered { number, connection }));
+    }
+}
+
+/// Whether refused credentials end the wait: at the start a person is watching,
+/// later they may be rotated under a host that runs.
+#[derive(Clone, Copy)]
+enum Refusal {
+    Final,
+    Passing,
+}
+
+async fn patiently(
+    connector: &Connector,
+    refusal: Refusal,
+) -> Result<MultiplexedConnection, BrokerError> {
+    let mut backoff = Backoff::default();
+    let mut reminded = tokio::time::Instant::now();
+    loop {
+        let error = match open_and_teach(connector).await {
+            Ok(connection) => {
+                if !backoff.is_fresh() {
+                    tracing::info!(redis = connector.shown(), "connected");
+                }
+                return Ok(connection);
+            }
+            Err(error) => error,
+        };
+        if matches!(refusal, Refusal::Final) && Trouble::of(&error) == Trouble::Refused {
+            return Err(BrokerError::Refused {
+                address: connector.shown().to_owned(),
+                source: error,
+            });
+        }
+        if backoff.is_fresh() || reminded.elapsed() >= REMIND {
+            reminded = tokio::time::Instant::now();
+            tracing::warn!(redis = connector.shown(), %error, "cannot reach Redis; trying again");
+        }
+        tokio::time::sleep(backoff.next()).await;
+    }
+}
+
+async fn open_and_teach(connector: &Connector) -> RedisResult<MultiplexedConnection> {
+    let mut connection = connector.open(Replies::Within(REPLY_TIMEOUT)).await?;
+    Lua::loading().exec_async(&mut connection).await?;
+    Ok(connection)
+}

@@ -1,0 +1,249 @@
+//! Everything that speaks Redis.
+//!
+//! A [`Broker`] is one Redis; [`Broker::subscribe`] puts a handler on its stream
+//! and gives the two ends of it: a [`Feed`] to read deliveries from and a
+//! [`Settler`] to settle them with. What is decided about a message is not
+//! decided here. See redis.io's command reference for what each command does.
+
+mod connect;
+mod dead;
+mod feed;
+mod inspect;
+mod keys;
+mod letter;
+mod link;
+mod presence;
+mod private;
+mod publish;
+mod reply;
+mod returns;
+mod scripts;
+mod settle;
+mod trouble;
+mod wake;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use redis::RedisError;
+use tokio::task::JoinHandle;
+
+pub use dead::{DeadLetter, DeadLetters, Redriven};
+pub use feed::Feed;
+pub use inspect::{GroupStatus, HostStatus};
+pub use presence::Sign;
+pub use private::PrivateServer;
+pub use publish::Appended;
+pub use reply::UnexpectedReply;
+pub use settle::Settler;
+
+use crate::figures::Figures;
+use crate::manifest::{Handler, RedisSettings};
+use crate::message::Held;
+use crate::shutdown::Stop;
+use connect::Connector;
+use feed::{Source, State};
+use keys::Keys;
+use letter::Undertaker;
+use link::{Keeper, Link};
+use presence::Presence;
+use returns::{Returns, Search};
+use settle::Clerk;
+use trouble::Trouble;
+use wake::Wake;
+
+/// What can go wrong with Redis before messages flow, or in a command of an operator.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// The settings make no client, such as a certificate that is no PEM.
+    #[error("the settings in [redis] make no connection: {0}")]
+    Settings(#[source] RedisError),
+    /// A certificate or key cannot be read.
+    #[error("cannot read {}", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The credentials are wrong, or the user may not do what is needed.
+    #[error("redis at {address} refuses this user; check `username`, `password` and its ACL")]
+    Refused {
+        /// Where, without secrets.
+        address: String,
+        /// The server's words.
+        source: RedisError,
+    },
+    /// A command failed.
+    #[error("cannot {purpose}")]
+    Command {
+        /// What it was for.
+        purpose: String,
+        /// The server's words.
+        source: RedisError,
+    },
+    /// The server answered what its documentation does not say.
+    #[error(transparent)]
+    Reply(#[from] UnexpectedReply),
+    /// A private server was asked for and could not be started.
+    #[error("{0}")]
+    Private(String),
+    /// A stop was requested before there was a connection.
+    #[error("stopped while waiting for Redis")]
+    Stopped,
+}
+
+/// One Redis, and this host's name in it.
+pub struct Broker {
+    connector: Arc<Connector>,
+    link: Link,
+    name: String,
+    _keeper: Keeper,
+}
+
+/// A handler put on its stream.
+pub struct Subscription {
+    /// Where its deliveries come from.
+    pub feed: Feed,
+    /// Where they are settled.
+    pub settler: Settler,
+    /// The name it reads under.
+    pub consumer: String,
+    /// What must be waited for once the settler is let go.
+    pub closing: Closing,
+}
+
+/// The end of a subscription: what is still to be written, and the sign of life.
+#[must_use = "settlements are written by the task in here"]
+pub struct Closing {
+    writing: JoinHandle<()>,
+    showing: JoinHandle<()>,
+    presence: Arc<Presence>,
+}
+
+impl Closing {
+    /// Waits until every settlement is written, then takes the sign of life down.
+    ///
+    /// Ends only after each [`Settler`] is dropped; unwritten settlements are
+    /// lost with this future, their entries are not.
+    pub async fn finished(mut self) {
+        let _ = (&mut self.writing).await;
+        self.showing.abort();
+        self.presence.leave().await;
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.writing.abort();
+        self.showing.abort();
+    }
+}
+
+impl Broker {
+    /// Connects, waiting for a server that is not there yet.
+    ///
+    /// `name` is the consumer name wanted in every group and the client name in `CLIENT LIST`.
+    ///
+    /// # Errors
+    ///
+    /// When the settings or the credentials are wrong, or `stop` is requested first.
+    pub async fn connect(
+        settings: &RedisSettings,
+        name: &str,
+        stop: &Stop,
+    ) -> Result<Self, BrokerError> {
+        let connector = Arc::new(Connector::new(settings, name)?);
+        let (link, keeper) = Link::open(connector.clone(), stop).await?;
+        Ok(Self { connector, link, name: name.to_owned(), _keeper: keeper })
+    }
+
+    /// Where it is, without secrets.
+    pub fn address(&self) -> &str {
+        self.connector.shown()
+    }
+
+    /// Puts a handler on its stream, creating stream and group where they are missing.
+    ///
+    /// # Errors
+    ///
+    /// When Redis refuses the group or the sign of life, such as for a key of another type.
+    pub async fn subscribe(
+        &self,
+        handler: &Handler,
+        plugin: Arc<str>,
+        figures: Arc<Figures>,
+        stop: Stop,
+    ) -> Result<Subscription, BrokerError> {
+        let keys = Keys::new(&handler.stream, &handler.group);
+        let failed = |source| {
+            self.failed(
+                format!("put handler `{}` on stream `{}`", handler.name, handler.stream),
+                source,
+            )
+        };
+        let claimed =
+            Presence::claim(self.link.clone(), &keys, &self.name, plugin.clone(), figures.clone());
+        let (consumer, presence) = claimed.await.map_err(failed)?;
+        let source = Source {
+            handler: handler.name.clone(),
+            stream: handler.stream.clone(),
+            group: handler.group.clone(),
+            consumer: consumer.clone(),
+        };
+        feed::create_group(&self.link, &source, handler.start).await.map_err(failed)?;
+        let presence = Arc::new(presence);
+        let showing = tokio::spawn(presence.clone().show());
+        let undertaker = Undertaker {
+            stream: handler.stream.clone(),
+            group: handler.group.clone(),
+            handler: handler.name.clone(),
+            plugin,
+        };
+        let (held, wake) = (Arc::new(Held::default()), Arc::new(Wake::default()));
+        let (settler, writing) = settle::open(Clerk {
+            link: self.link.clone(),
+            keys: keys.clone(),
+            group: handler.group.clone(),
+            consumer: consumer.clone(),
+            dead_letter: handler.dead_letter.clone(),
+            undertaker: undertaker.clone(),
+            retry: handler.retry,
+            held: held.clone(),
+            figures: figures.clone(),
+            wake: wake.clone(),
+        });
+        let returns = Returns {
+            link: self.link.clone(),
+            keys,
+            source: source.clone(),
+            undertaker,
+            dead_letter: handler.dead_letter.clone(),
+            held: held.clone(),
+            figures: figures.clone(),
+            wake: wake.clone(),
+            search: Search::default(),
+        };
+        let feed = Feed {
+            connector: self.connector.clone(),
+            link: self.link.clone(),
+            source,
+            returns,
+            held,
+            figures,
+            wake,
+            stop,
+            state: State::default(),
+        };
+        let closing = Closing { writing: tokio::spawn(writing), showing, presence };
+        Ok(Subscription { feed, settler, consumer, closing })
+    }
+
+    fn failed(&self, purpose: String, source: RedisError) -> BrokerError {
+        match Trouble::of(&source) {
+            Trouble::Refused => BrokerError::Refused { address: self.address().to_owned(), source },
+            _ => BrokerError::Command { purpose, source },
+        }
+    }
+}

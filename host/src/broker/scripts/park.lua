@@ -1,0 +1,32 @@
+-- Lets failed entries wait for their next attempt: they stay pending, under a name that no host has.
+--
+-- KEYS  stream, failures, waiting
+-- ARGV  group, consumer, the waiting consumer, then for each entry:
+--         id, failures so far, milliseconds to wait, error
+-- Gives for each entry
+--   1  it waits
+--   0  no longer pending, so there is nothing to wait for
+--  -1  pending for another consumer: left alone
+--  -2  its body was trimmed from the stream: left pending, for its holder to bury
+--
+-- Failures are set, not added to: the same call sent twice counts once.
+local group, consumer, waiting = ARGV[1], ARGV[2], ARGV[3]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function park(id, failures, delay, err)
+  local pending = redis.call('XPENDING', KEYS[1], group, id, id, 1)[1]
+  if not pending then return 0 end
+  if pending[2] ~= consumer then return -1 end
+  if #redis.call('XRANGE', KEYS[1], id, id) == 0 then return -2 end
+  redis.call('HSET', KEYS[2], id, failures .. ' ' .. err)
+  redis.call('ZADD', KEYS[3], string.format('%.0f', now + delay), id)
+  redis.call('XCLAIM', KEYS[1], group, waiting, 0, id, 'JUSTID')
+  return 1
+end
+
+local answers = {}
+for at = 4, #ARGV, 4 do
+  answers[#answers + 1] = park(ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3])
+end
+return answers

@@ -1,0 +1,34 @@
+//! Whether a handler may have what it asks for. Pure.
+
+use crate::manifest::Grants;
+use crate::outcome::{Fault, FaultKind, Outcome, Output};
+
+/// The outcome, unless it asks for an output that the grants do not name: then a fault.
+pub(super) fn judge(outcome: Outcome, grants: &Grants) -> Outcome {
+    let Outcome::Done(outputs) = &outcome else { return outcome };
+    match outputs.iter().find_map(|output| objection(output, grants)) {
+        Some(detail) => Outcome::Fault(Fault::new(FaultKind::Denied, detail)),
+        None => outcome,
+    }
+}
+
+fn objection(output: &Output, grants: &Grants) -> Option<String> {
+    match output {
+        Output::Append(entry) if !grants.outputs.allows(&entry.stream) => Some(format!(
+            "an entry for stream `{0}`, which `outputs` does not grant; add \"{0}\" to it if it should",
+            entry.stream
+        )),
+        Output::Append(entry) if entry.fields.is_empty() => {
+            Some(format!("an entry without fields for stream `{}`, which Redis has no place for", entry.stream))
+        }
+        Output::Append(entry) if entry.delay.is_some() => Some(format!(
+            "an entry for stream `{}` with a delay, which this version does not offer",
+            entry.stream
+        )),
+        Output::Publish(notice) if !grants.channels.allows(&notice.channel) => Some(format!(
+            "a notice on channel `{0}`, which `channels` does not grant; add \"{0}\" to it if it should",
+            notice.channel
+        )),
+        Output::Append(_) | Output::Publish(_) => None,
+    }
+}

@@ -1,0 +1,224 @@
+//! Carrying deliveries through: read what there are slots for, run the plugin, settle.
+//!
+//! A handler has one reader and as many lanes as its `concurrency`; a slot
+//! travels with each delivery from before it is read until it is handled, so
+//! that nothing is read that would have to wait. Redis is the broker's, the
+//! plugin the sandbox's, the decision the retry rule's.
+
+mod judge;
+mod queue;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::broker::{Closing, Feed, Settler, Subscription};
+use crate::figures::{Figures, read};
+use crate::manifest::Handler;
+use crate::message::Delivery;
+use crate::outcome::{Draw, FaultKind, Outcome, Reason, Settlement};
+use crate::sandbox::{Runner, World};
+use crate::shutdown::Stop;
+use judge::judge;
+use queue::{Carried, Load, Queue};
+
+/// How long a reader waits for more slots when few are free: one reply with many
+/// entries costs Redis and us less than many with one.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// However short the grace, settlements get this long to be written.
+const WRITE: Duration = Duration::from_secs(2);
+
+/// A handler at work.
+pub struct Dispatch {
+    /// What the manifest says of it.
+    pub handler: Arc<Handler>,
+    /// The plugin that handles its messages.
+    pub runner: Arc<Runner>,
+    /// Where its work is counted.
+    pub figures: Arc<Figures>,
+    /// The threads that plugins run on, apart from those that speak to Redis.
+    pub guests: Handle,
+    /// When to stop reading.
+    pub stop: Stop,
+    /// How long to finish what is in hand.
+    pub grace: Duration,
+}
+
+impl Dispatch {
+    /// Carries deliveries through until a stop is requested and what is in hand is settled.
+    ///
+    /// What is not finished within the grace stays pending, for whichever host comes next.
+    pub async fn carry(self, subscription: Subscription) {
+        let Subscription { feed, settler, closing, .. } = subscription;
+        let queue = Arc::new(Queue::default());
+        let mut lanes = JoinSet::new();
+        for _ in 0..self.handler.concurrency.get() {
+            lanes.spawn_on(self.lane(queue.clone(), settler.clone()).run(), &self.guests);
+        }
+        self.read(feed, &queue, &settler).await;
+        drop(settler);
+        queue.close();
+        self.finish(lanes, closing).await;
+    }
+
+    async fn read(&self, mut feed: Feed, queue: &Queue, settler: &Settler) {
+        let slots = Arc::new(Semaphore::new(self.slots()));
+        loop {
+            let mut free = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                free = self.gather(&slots) => free,
+            };
+            let deliveries = feed.next(free.num_permits()).await;
+            let mut admitted = Vec::with_capacity(deliveries.len());
+            for delivery in deliveries {
+                match (self.refusal(&delivery), free.split(1)) {
+                    (None, Some(slot)) => admitted.push(Carried { delivery, slot }),
+                    (None, None) => {}
+                    (Some(settlement), _) => settler.settle(delivery, settlement).await,
+                }
+            }
+            if !admitted.is_empty() {
+                queue.push(admitted);
+            }
+        }
+    }
+
+    /// How many messages may be in hand.
+    fn slots(&self) -> usize {
+        self.handler.concurrency.get() * self.load()
+    }
+
+    /// How many messages a call takes at most.
+    fn load(&self) -> usize {
+        match self.runner.plugin().world() {
+            World::Plugin => 1,
+            World::Batch => self.handler.batch.get(),
+        }
+    }
+
+    /// Takes every free slot: at least one, and half of all if they come free in a moment.
+    async fn gather(&self, slots: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+        const NEVER_CLOSED: &str = "the semaphore is never closed";
+        let mut free = slots.clone().acquire_owned().await.expect(NEVER_CLOSED);
+        let wanted = self.slots().div_ceil(2);
+        let missing = wanted.saturating_sub(1 + slots.available_permits());
+        if missing > 0 {
+            let more = slots.clone().acquire_many_owned((wanted - 1) as u32);
+            if let Ok(more) = timeout(GATHER, more).await {
+                free.merge(more.expect(NEVER_CLOSED));
+            }
+        }
+        let rest = slots.available_permits() as u32;
+        if let Ok(rest) = slots.clone().try_acquire_many_owned(rest) {
+            free.merge(rest);
+        }
+        free
+    }
+
+    /// The settlement of a delivery that the plugin is not to see.
+    fn refusal(&self, delivery: &Delivery) -> Option<Settlement> {
+        if !self.handler.filter.accepts(&delivery.message) {
+            return Some(Settlement::Skip);
+        }
+        let name = delivery.message.undecodable_name()?;
+        let error = format!("the field name {:?} is not UTF-8", String::from_utf8_lossy(name));
+        tracing::warn!(handler = %self.handler.name, stream = %self.handler.stream,
+            message_id = %delivery.message.id, error, "undecodable");
+        Some(Settlement::Bury { reason: Reason::Undecodable, error })
+    }
+
+    async fn finish(&self, mut lanes: JoinSet<()>, closing: Closing) {
+        let deadline = Instant::now() + self.grace;
+        let done = timeout(self.grace, async { while lanes.join_next().await.is_some() {} }).await;
+        if done.is_err() {
+            tracing::warn!(handler = %self.handler.name, in_flight = read(&self.figures.in_flight),
+                "not finished within the grace; the rest stays pending for the next host");
+            lanes.shutdown().await;
+        }
+        let left = deadline.saturating_duration_since(Instant::now()).max(WRITE);
+        if timeout(left, closing.finished()).await.is_err() {
+            tracing::warn!(handler = %self.handler.name,
+                "settlements could not be written; their messages are delivered again");
+        }
+    }
+
+    fn lane(&self, queue: Arc<Queue>, settler: Settler) -> Lane {
+        Lane {
+            handler: self.handler.clone(),
+            runner: self.runner.clone(),
+            figures: self.figures.clone(),
+            load: self.load(),
+            queue,
+            settler,
+        }
+    }
+}
+
+/// One of a handler's calls in flight.
+struct Lane {
+    handler: Arc<Handler>,
+    runner: Arc<Runner>,
+    figures: Arc<Figures>,
+    load: usize,
+    queue: Arc<Queue>,
+    settler: Settler,
+}
+
+impl Lane {
+    async fn run(self) {
+        while let Some(load) = self.queue.take(self.load).await {
+            self.handle(load).await;
+            // A lane that never has to wait still lets its neighbours run.
+            tokio::task::coop::consume_budget().await;
+        }
+    }
+
+    async fn handle(&self, Load { deliveries, slots }: Load) {
+        let in_flight = self.figures.in_flight(deliveries.len());
+        let started = Instant::now();
+        let outcomes = self.runner.run(&deliveries).await;
+        let elapsed = started.elapsed();
+        self.figures.ran(elapsed);
+        drop((in_flight, slots));
+        for (delivery, outcome) in deliveries.into_iter().zip(outcomes) {
+            let outcome = judge(outcome, &self.handler.grants);
+            self.log(&delivery, &outcome, elapsed);
+            let draw = Draw(fastrand::f64());
+            let settlement = self.handler.retry.settle(outcome, delivery.attempt, draw);
+            self.settler.settle(delivery, settlement).await;
+        }
+    }
+
+    /// Says once what came of a delivery; payloads are not told.
+    fn log(&self, delivery: &Delivery, outcome: &Outcome, elapsed: Duration) {
+        let (handler, stream) = (&*self.handler.name, &*self.handler.stream);
+        let (message_id, attempt) = (delivery.message.id, delivery.attempt);
+        let elapsed_ms = elapsed.as_millis() as u64;
+        let word = outcome.word();
+        match outcome {
+            Outcome::Done(_) => {
+                tracing::debug!(handler, stream, %message_id, %attempt, outcome = word, elapsed_ms, "handled");
+            }
+            Outcome::Retry { reason, .. } => {
+                tracing::info!(handler, stream, %message_id, %attempt, outcome = word, elapsed_ms, reason, "failed");
+            }
+            Outcome::Reject(reason) => {
+                tracing::info!(handler, stream, %message_id, %attempt, outcome = word, elapsed_ms, reason, "rejected");
+            }
+            Outcome::Fault(fault) if fault.kind == FaultKind::Denied => {
+                tracing::warn!(handler, stream, %message_id, %attempt, outcome = word, detail = fault.detail, "denied");
+            }
+            Outcome::Fault(fault) => {
+                let backtrace = fault.backtrace.as_deref().unwrap_or_default();
+                tracing::warn!(handler, stream, %message_id, %attempt, outcome = word, elapsed_ms,
+                    detail = fault.detail, backtrace, "the plugin broke");
+            }
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What a handler has done since its host started, counted as it happens.
+//!
+//! Written by the broker and dispatch, read by `status`, the demo and the
+//! metrics. Counting takes no lock, but for the one of the latency histogram,
+//! which is taken once a batch.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::outcome::Reason;
+
+/// The figures of one handler in one host.
+#[derive(Debug, Default)]
+pub struct Figures {
+    /// Messages acknowledged as handled.
+    pub handled: AtomicU64,
+    /// Messages acknowledged unseen, as `match` did not ask for them.
+    pub skipped: AtomicU64,
+    /// Failures counted that will be tried again.
+    pub retried: AtomicU64,
+    /// Deliveries taken back from a retry, a dead host or a lost reply.
+    pub redelivered: AtomicU64,
+    /// Settlements that came too late: the entry was no longer this host's.
+    pub superseded: AtomicU64,
+    /// Times the reader had to connect again.
+    pub reconnects: AtomicU64,
+    /// Times the group had to be created again.
+    pub healed: AtomicU64,
+    /// Messages being handled at this moment.
+    pub in_flight: AtomicU64,
+    /// Time spent in the plugin, in nanoseconds.
+    busy: AtomicU64,
+    buried: [AtomicU64; Reason::ALL.len()],
+    latency: Mutex<Latency>,
+}
+
+/// Time from an entry's append to its acknowledgement.
+#[derive(Debug)]
+struct Latency(Histogram<u64>);
+
+/// An hour: longer waits are counted as this long.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+impl Default for Latency {
+    fn default() -> Self {
+        let longest = LONGEST.as_millis() as u64;
+        Self(Histogram::new_with_bounds(1, longest, 3).expect("constant bounds are valid"))
+    }
+}
+
+/// Counts one, or more, without ordering anything else.
+pub(crate) fn add(counter: &AtomicU64, count: usize) {
+    counter.fetch_add(count as u64, Ordering::Relaxed);
+}
+
+/// A counter's value at this moment.
+pub fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+impl Figures {
+    /// Counts time spent in the plugin.
+    pub(crate) fn ran(&self, elapsed: Duration) {
+        self.busy.fetch_add(elapsed.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Counts messages as being handled, for as long as what it gives is kept.
+    pub(crate) fn in_flight(&self, count: usize) -> InFlight<'_> {
+        add(&self.in_flight, count);
+        InFlight { counter: &self.in_flight, count }
+    }
+
+    /// Counts a burial.
+    pub(crate) fn bury(&self, reason: Reason) {
+        add(&self.buried[reason as usize], 1);
+    }
+
+    /// Records the time from append to acknowledgement of a batch of messages.
+    pub(crate) fn acknowledged(&self, waits: impl Iterator<Item = Duration>) {
+        let mut latency = self.latency.lock().expect("no one panics while recording");
+        for wait in waits {
+            latency.0.saturating_record(wait.as_millis() as u64);
+        }
+    }
+
+    /// How many messages were buried for `reason`.
+    pub fn buried(&self, reason: Reason) -> u64 {
+        read(&self.buried[reason as usize])
+    }
+
+    /// How many messages were buried for any reason.
+    pub fn buried_in_all(&self) -> u64 {
+        self.buried.iter().map(read).sum()
+    }
+
+    /// Time spent in the plugin so far.
+    pub fn busy(&self) -> Duration {
+        Duration::from_nanos(read(&self.busy))
+    }
+
+    /// The wait from append to acknowledgement that a share of messages did not exceed.
+    ///
+    /// Milliseconds are as fine as it gets: that is what an entry's id tells.
+    pub fn latency(&self, quantile: f64) -> Duration {
+        let latency = self.latency.lock().expect("no one panics while recording");
+        Duration::from_millis(latency.0.value_at_quantile(quantile))
+    }
+
+    /// Forgets the recorded waits, to measure anew.
+    pub fn reset_latency(&self) {
+        self.latency.lock().expect("no one panics while recording").0.reset();
+    }
+}
+
+/// Messages that are being handled, until it is dropped.
+#[must_use = "they count as in flight only for as long as this is kept"]
+pub(crate) struct InFlight<'a> {
+    counter: &'a AtomicU64,
+    count: usize,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(self.count as u64, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn burials_are_counted_by_reason() {
+        let figures = Figures::default();
+        for reason in Reason::ALL {
+            figures.bury(reason);
+        }
+        figures.bury(Reason::Trap);
+        assert_eq!(figures.buried(Reason::Trap), 2);
+        assert_eq!(figures.buried_in_all(), 10);
+    }
+
+    #[test]
+    fn a_wait_past_the_longest_is_still_counted() {
+        let figures = Figures::default();
+        figures.acknowledged([LONGEST * 3].into_iter());
+        assert!(figures.latency(0.5) >= LONGEST);
+    }
+}
