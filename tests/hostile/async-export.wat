@@ -1,0 +1,5 @@
+;; Exports the handler of many calls at once. The host must refuse it as not available
+;; in this version.
+(component
+  (instance $handler)
+  (export "tidegate:plugin/async-handler@0.1.0" (instance $handler)))

@@ -1,0 +1,5 @@
+;; Is a component that exports nothing. The host must refuse it, and say what it
+;; expected.
+(component
+  (core module $Main)
+  (core instance $main (instantiate $Main)))

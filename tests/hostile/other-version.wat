@@ -1,0 +1,5 @@
+;; Exports a handler of another version of the contract. The host must refuse it, and
+;; name the version it speaks.
+(component
+  (instance $handler)
+  (export "tidegate:plugin/handler@0.2.0" (instance $handler)))
