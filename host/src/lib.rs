@@ -9,6 +9,7 @@ pub mod outcome;
 pub mod manifest;
 
 pub mod broker;
+pub mod sandbox;
 
 pub mod figures;
 pub mod shutdown;

@@ -1,0 +1,272 @@
+//! Who may come in: what a file must be, export and import to be a plugin.
+//!
+//! Each refusal is a sentence that says what would be right.
+
+use std::fmt;
+
+use wasmtime::component::Component;
+use wasmtime::component::types::ComponentItem;
+
+use super::contract;
+use super::engine::Engine;
+use super::plugin::World;
+use super::wasi;
+
+/// The package of the contract, and the version that this host speaks.
+const PACKAGE: &str = "tidegate:plugin";
+const VERSION: &str = "0.1.0";
+
+const MAGIC: &[u8] = b"\0asm";
+const CORE_MODULE: &[u8] = &[1, 0, 0, 0];
+const COMPONENT: &[u8] = &[0x0d, 0, 1, 0];
+
+/// Why a file is not a plugin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It does not begin as WebAssembly does.
+    #[error("is not WebAssembly: expected a component, as a build for wasm32-wasip2 makes")]
+    NotWasm,
+    /// It ends before its header does.
+    #[error("is cut short: build or copy it again")]
+    CutShort,
+    /// It is WebAssembly of the older kind.
+    #[error(
+        "is a core module, not a component: build it for wasm32-wasip2, \
+         or make a component of it with `wasm-tools component new`"
+    )]
+    CoreModule,
+    /// It is of a binary format that this host does not know.
+    #[error("is WebAssembly of an unknown version: build it with current tools")]
+    UnknownFormat,
+    /// It does not validate, or needs what the engine does not allow.
+    #[error("cannot be compiled: {0}")]
+    Invalid(String),
+    /// It is no handler.
+    #[error(
+        "exports no handler: expected {PACKAGE}/handler@{VERSION} or {PACKAGE}/batch-handler@{VERSION}"
+    )]
+    NoHandler,
+    /// It is more than one handler.
+    #[error("exports {}: expected exactly one of them", .0.join(" and "))]
+    TwoHandlers(Vec<String>),
+    /// It was built against another version of the contract.
+    #[error("exports {0}: this host speaks {PACKAGE}@{VERSION}, build the plugin against that")]
+    OtherVersion(String),
+    /// It is of the world of concurrent calls.
+    #[error(
+        "exports {PACKAGE}/async-handler, which is not available in this version: \
+         export handler or batch-handler"
+    )]
+    AsyncHandler,
+    /// It imports what it cannot have.
+    #[error("{}", sentence(.0))]
+    Imports(Vec<Missing>),
+    /// The names are right, the types behind them are not.
+    #[error(
+        "does not fit {PACKAGE}@{VERSION} in its function {function}: {why}; \
+         build it against that version's wit"
+    )]
+    Mismatch {
+        /// The function that differs.
+        function: &'static str,
+        /// The first difference.
+        why: String,
+    },
+    /// An import has the right name and other types than are provided.
+    #[error("imports something of other types than this host provides: {0}")]
+    Unlinkable(String),
+}
+
+/// An import that nobody provides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// The import, as the component names it.
+    pub name: String,
+    /// Why it is not there.
+    pub absence: Absence,
+}
+
+/// Why an import is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absence {
+    /// No grant could ever allow it.
+    Never,
+    /// A later version may provide it.
+    NotYet,
+    /// It is part of another version of an interface that is offered.
+    OtherVersion,
+    /// It is nothing the host has heard of.
+    Unknown,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = match self.absence {
+            Absence::Never => "which no handler can be granted",
+            Absence::NotYet => "which is not available in this version",
+            Absence::OtherVersion => "which is not of a version this host provides",
+            Absence::Unknown => "which no host of handlers provides",
+        };
+        write!(f, "{}, {why}", self.name)
+    }
+}
+
+fn sentence(missing: &[Missing]) -> String {
+    let names: Vec<String> = missing.iter().map(Missing::to_string).collect();
+    format!("imports {}", names.join("; "))
+}
+
+/// Tells a component from everything else, so that the compiler's words are not needed for it.
+pub(super) fn check_header(bytes: &[u8]) -> Result<(), Refusal> {
+    let Some((magic, rest)) = bytes.split_at_checked(MAGIC.len()) else {
+        return Err(if MAGIC.starts_with(bytes) { Refusal::CutShort } else { Refusal::NotWasm });
+    };
+    match rest.get(..4) {
+        _ if magic != MAGIC => Err(Refusal::NotWasm),
+        None => Err(Refusal::CutShort),
+        Some(COMPONENT) => Ok(()),
+        Some(CORE_MODULE) => Err(Refusal::CoreModule),
+        Some(_) => Err(Refusal::UnknownFormat),
+    }
+}
+
+/// Why a component did not compile: a concurrent one does not even validate here.
+pub(super) fn cannot_compile(bytes: &[u8], error: &wasmtime::Error) -> Refusal {
+    let concurrent = b"tidegate:plugin/async-handler@";
+    if bytes.windows(concurrent.len()).any(|window| window == concurrent) {
+        return Refusal::AsyncHandler;
+    }
+    let error = format!("{error:#}");
+    let cut = error.contains("unexpected end") || error.contains("is out of bounds (bound = ");
+    if cut { Refusal::CutShort } else { Refusal::Invalid(error) }
+}
+
+/// Finds which world the component is of.
+pub(super) fn check_exports(component: &Component, engine: &Engine) -> Result<World, Refusal> {
+    let ty = component.component_type();
+    let handlers: Vec<&str> =
+        ty.exports(engine).map(|(name, _)| name).filter(|name| is_handler(name)).collect();
+    match handlers.as_slice() {
+        [] => Err(Refusal::NoHandler),
+        [name] => {
+            let world = world(name)?;
+            check_types(component, engine, name, world)?;
+            Ok(world)
+        }
+        names => Err(Refusal::TwoHandlers(names.iter().map(|name| (*name).to_owned()).collect())),
+    }
+}
+
+fn is_handler(export: &str) -> bool {
+    let interface = interface(export);
+    ["handler", "batch-handler", "async-handler"]
+        .iter()
+        .any(|handler| interface.strip_prefix(PACKAGE) == Some(&format!("/{handler}")))
+}
+
+fn world(export: &str) -> Result<World, Refusal> {
+    if version(export) != Some(VERSION) {
+        return Err(Refusal::OtherVersion(export.to_owned()));
+    }
+    match interface(export).rsplit('/').next() {
+        Some("handler") => Ok(World::Plugin),
+        Some("batch-handler") => Ok(World::Batch),
+        Some(_) | None => Err(Refusal::AsyncHandler),
+    }
+}
+
+fn check_types(
+    component: &Component,
+    engine: &Engine,
+    export: &str,
+    world: World,
+) -> Result<(), Refusal> {
+    let function = contract::function(world);
+    let mismatch = |why: String| Refusal::Mismatch { function, why };
+    let ty = component.component_type();
+    let Some(ComponentItem::ComponentInstance(handler)) =
+        ty.get_export(engine, export).map(|export| export.ty)
+    else {
+        return Err(mismatch("it is no interface".to_owned()));
+    };
+    let Some(ComponentItem::ComponentFunc(handle)) =
+        handler.get_export(engine, function).map(|export| export.ty)
+    else {
+        return Err(mismatch("it is missing".to_owned()));
+    };
+    contract::compare(world, &ty, &handle).map_err(|error| mismatch(format!("{error:#}")))
+}
+
+/// Refuses every import that is not offered, all at once.
+pub(super) fn check_imports(component: &Component, engine: &Engine) -> Result<(), Refusal> {
+    let ty = component.component_type();
+    let missing: Vec<Missing> = ty
+        .imports(engine)
+        .filter_map(|(name, _)| Some((name, absence(name)?)))
+        .map(|(name, absence)| Missing { name: name.to_owned(), absence })
+        .collect();
+    if missing.is_empty() { Ok(()) } else { Err(Refusal::Imports(missing)) }
+}
+
+/// Why an import is not offered; none when it is.
+fn absence(import: &str) -> Option<Absence> {
+    let interface = interface(import);
+    if interface == "tidegate:plugin/types" {
+        return (version(import) != Some(VERSION)).then_some(Absence::OtherVersion);
+    }
+    if wasi::OFFERED.contains(&interface) {
+        let fits = version(import).is_some_and(|version| version.starts_with("0.2."));
+        return (!fits).then_some(Absence::OtherVersion);
+    }
+    let package = interface.split('/').next().unwrap_or(interface);
+    Some(match package {
+        "wasi:sockets" | "wasi:filesystem" => Absence::Never,
+        "wasi:http" | "wasi:keyvalue" | "wasi:config" | "wasi:logging" | PACKAGE => Absence::NotYet,
+        _ => Absence::Unknown,
+    })
+}
+
+/// `a:b/c` of `a:b/c@1.0.0`.
+fn interface(name: &str) -> &str {
+    name.split('@').next().unwrap_or(name)
+}
+
+/// `1.0.0` of `a:b/c@1.0.0`.
+fn version(name: &str) -> Option<&str> {
+    name.split_once('@').map(|(_, version)| version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_told_by_its_first_bytes() {
+        assert_eq!(check_header(b"\0asm\x0d\0\x01\0..."), Ok(()));
+        assert_eq!(check_header(b"\0asm\x01\0\0\0..."), Err(Refusal::CoreModule));
+        assert_eq!(check_header(b"\0asm\x63\0\x01\0..."), Err(Refusal::UnknownFormat));
+        assert_eq!(check_header(b"#!/bin/sh\nexit"), Err(Refusal::NotWasm));
+        assert_eq!(check_header(b"el"), Err(Refusal::NotWasm));
+        for cut in [b"".as_slice(), b"\0as", b"\0asm", b"\0asm\x0d\0"] {
+            assert_eq!(check_header(cut), Err(Refusal::CutShort), "{cut:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_offered_is_offered_in_every_version_of_wasi_02() {
+        assert_eq!(absence("wasi:io/poll@0.2.0"), None);
+        assert_eq!(absence("wasi:io/poll@0.2.12"), None);
+        assert_eq!(absence("wasi:filesystem/preopens@0.2.6"), None);
+        assert_eq!(absence("tidegate:plugin/types@0.1.0"), None);
+        assert_eq!(absence("wasi:clocks/monotonic-clock@0.3.0"), Some(Absence::OtherVersion));
+        assert_eq!(absence("tidegate:plugin/types@0.2.0"), Some(Absence::OtherVersion));
+    }
+
+    #[test]
+    fn each_absent_import_is_told_why() {
+        assert_eq!(absence("wasi:sockets/tcp@0.2.6"), Some(Absence::Never));
+        assert_eq!(absence("wasi:http/outgoing-handler@0.2.0"), Some(Absence::NotYet));
+        assert_eq!(absence("tidegate:plugin/services@0.1.0"), Some(Absence::NotYet));
+        assert_eq!(absence("acme:rockets/launch"), Some(Absence::Unknown));
+    }
+}

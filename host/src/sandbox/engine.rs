@@ -1,0 +1,135 @@
+//! How the WebAssembly engine is set up, and the thread that gives it a clock.
+//!
+//! What is linked into guests is `wasi`'s, what one guest may use `meter`'s.
+
+use std::convert::Infallible;
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
+
+pub(super) use wasmtime::Engine;
+
+/// How often running guests are interrupted: to yield to their neighbours on
+/// the same thread, and to be stopped once their time is up.
+const TICK: Duration = Duration::from_millis(5);
+
+/// Frames of a guest's backtrace that are kept: enough to see who called, short enough for a log.
+const BACKTRACE_FRAMES: NonZeroUsize = NonZeroUsize::new(20).expect("20 is not zero");
+
+/// Stack a guest may use. Interpreters compiled to WebAssembly recurse deeply;
+/// the engine's default of half of it is too little for them.
+const GUEST_STACK: usize = 1 << 20;
+
+/// A whole stack: what the guest may use, and what host calls need on top of it.
+const STACK: usize = 2 * GUEST_STACK;
+
+/// Linear memories one component may have; composed components have several.
+/// Each reserves 4 GiB of addresses (not of memory) for each instance.
+pub(super) const MEMORIES: u32 = 4;
+
+/// Tables one component may have; components made by linking libraries have several.
+pub(super) const TABLES: u32 = 8;
+
+/// The largest table. Interpreters have some 10,000 functions in theirs.
+const TABLE_ELEMENTS: usize = 100_000;
+
+/// Core modules one component may start: Python's is linked of dozens of
+/// libraries. It is a count, nothing is reserved for it.
+pub(super) const CORE_INSTANCES: u32 = 200;
+
+/// The book-keeping of one instance. It is a limit, nothing is reserved for it.
+const INSTANCE_SIZE: usize = 16 << 20;
+
+/// What a sandbox must hold. Address space is reserved for it up front, memory is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// The most instances alive at once, idle ones included: for each handler
+    /// its concurrency, and while a plugin is replaced that of its successor.
+    pub instances: usize,
+    /// The largest memory of a handler, in bytes.
+    pub memory: u64,
+}
+
+/// An engine that takes its memory from a pool, or, where the address space
+/// for a pool cannot be had, from the system each time.
+pub(super) fn start(capacity: Capacity) -> wasmtime::Result<Engine> {
+    let mut config = config();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(capacity)));
+    Engine::new(&config).or_else(|error| {
+        tracing::warn!(
+            error = format!("{error:#}"),
+            instances = capacity.instances,
+            "no address space for a pool of instances; each will be slower to start"
+        );
+        config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+        Engine::new(&config)
+    })
+}
+
+fn config() -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .max_wasm_stack(GUEST_STACK)
+        .async_stack_size(STACK)
+        // Guests cannot read their stack's memory, so there is nothing to hide in it.
+        .async_stack_zeroing(false)
+        .memory_init_cow(true)
+        .wasm_backtrace_details(WasmBacktraceDetails::Enable)
+        .wasm_backtrace_max_frames(Some(BACKTRACE_FRAMES));
+    config
+}
+
+fn pool(capacity: Capacity) -> PoolingAllocationConfig {
+    let instances = u32::try_from(capacity.instances).unwrap_or(u32::MAX).max(1);
+    let memory = usize::try_from(capacity.memory).unwrap_or(usize::MAX);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .total_stacks(instances)
+        .total_memories(instances.saturating_mul(MEMORIES))
+        .total_tables(instances.saturating_mul(TABLES))
+        .total_core_instances(instances.saturating_mul(CORE_INSTANCES))
+        .max_memories_per_component(MEMORIES)
+        .max_tables_per_component(TABLES)
+        .max_memories_per_module(MEMORIES)
+        .max_tables_per_module(TABLES)
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .max_component_instance_size(INSTANCE_SIZE)
+        .max_core_instance_size(INSTANCE_SIZE)
+        .table_elements(TABLE_ELEMENTS)
+        .max_memory_size(memory);
+    pool
+}
+
+/// The thread that advances the engine's epoch every [`TICK`], for as long as this value lives.
+pub(super) struct Ticker {
+    stop: Option<Sender<Infallible>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ticker {
+    pub(super) fn start(engine: Engine) -> io::Result<Self> {
+        let (stop, stopped) = mpsc::channel();
+        let tick = move || {
+            while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                engine.increment_epoch();
+            }
+        };
+        let thread = thread::Builder::new().name("tidegate-epoch".to_owned()).spawn(tick)?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        // The thread waits on this channel, so it ends now and not a tick later.
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}

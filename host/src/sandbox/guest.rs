@@ -1,0 +1,49 @@
+//! What the host keeps for one instance: its part of WASI, its meter, its voice, its deadline.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+use super::meter::Meter;
+use super::voice::Voice;
+
+/// Streams, pollables and the like that a guest may hold at once. They take
+/// memory of the host's that the meter does not see.
+const RESOURCES_MAX: usize = 10_000;
+
+/// Random bytes a guest may ask for at once: making them does not yield.
+const RANDOM_MAX: u64 = 1 << 20;
+
+/// The state of one instance on the host's side.
+pub(super) struct Guest {
+    wasi: WasiCtx,
+    pub(super) resources: ResourceTable,
+    pub(super) meter: Meter,
+    pub(super) voice: Voice,
+    /// When the present call must have ended.
+    pub(super) deadline: Instant,
+}
+
+impl Guest {
+    /// A guest that may use `memory` bytes and sees `env` as its environment, no arguments,
+    /// an empty standard input, no directories and no network.
+    pub(super) fn new(memory: u64, env: &BTreeMap<String, String>, voice: Voice) -> Self {
+        let mut wasi = WasiCtxBuilder::new();
+        wasi.max_random_size(RANDOM_MAX).stdout(voice.out()).stderr(voice.err());
+        for (name, value) in env {
+            wasi.env(name, value);
+        }
+        let mut resources = ResourceTable::new();
+        resources.set_max_capacity(RESOURCES_MAX);
+        let meter = Meter::new(memory);
+        Self { wasi: wasi.build(), resources, meter, voice, deadline: Instant::now() }
+    }
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.resources }
+    }
+}

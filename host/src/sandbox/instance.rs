@@ -1,0 +1,147 @@
+//! One instance of a plugin: how it starts, is called within its limits, and when it retires.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::OwnedSemaphorePermit;
+use wasmtime::{Store, StoreContextMut, UpdateDeadline};
+
+use super::contract::{Answer, Exports, Parts};
+use super::fault::{self, Overdue};
+use super::guest::Guest;
+use super::plugin::Plugin;
+use super::runner::Limits;
+use super::voice::{Topic, Voice};
+use crate::message::Delivery;
+use crate::outcome::Fault;
+
+/// Calls after which an instance is replaced: bounds what a guest can hoard
+/// besides memory, and costs nothing measurable a call.
+const CALLS_MAX: u32 = 100_000;
+
+/// What the host keeps for one output, besides its bytes.
+const OUTPUT_OVERHEAD: usize = 512;
+
+/// Bytes that one call may hand to the host besides its outputs, such as a line it prints.
+const ANSWER_SLACK: usize = 256 << 10;
+
+/// Bytes that one call may hand to the host at most, however many messages it answers.
+const ANSWER_MAX: usize = 128 << 20;
+
+/// An instance, ready for its next call.
+pub(super) struct Instance {
+    store: Store<Guest>,
+    exports: Exports,
+    calls: u32,
+    /// Bytes of memories and tables past which it is spent.
+    grown: u64,
+    /// Last, so that the place is given back after the memory.
+    _place: OwnedSemaphorePermit,
+}
+
+impl Instance {
+    /// Starts an instance. It must be ready within the time of a call.
+    pub(super) async fn start(
+        plugin: &Plugin,
+        handler: &Arc<str>,
+        limits: &Limits,
+    ) -> Result<Self, Fault> {
+        let place = place(plugin, limits.timeout).await?;
+        let guest = Guest::new(limits.memory, &limits.env, Voice::new(handler.clone()));
+        let mut store = Store::new(plugin.sandbox().engine(), guest);
+        store.limiter(|guest| &mut guest.meter);
+        store.epoch_deadline_callback(at_each_tick);
+        begin(&mut store, Topic::default(), limits);
+        let started = within(limits, plugin.ready().instantiate(&mut store)).await;
+        let exports = end(&store, started, limits)?;
+        let meter = &store.data().meter;
+        let grown = meter.used() + (meter.limit() - meter.used()) / 2;
+        Ok(Self { store, exports, calls: 0, grown, _place: place })
+    }
+
+    /// Calls the guest. After a fault the instance is in no state to be called again.
+    pub(super) async fn call(
+        &mut self,
+        deliveries: &[Delivery],
+        limits: &Limits,
+    ) -> Result<Vec<Answer>, Fault> {
+        let parts = Parts::of(deliveries)?;
+        let messages = parts.messages(deliveries);
+        self.calls += 1;
+        self.store.set_hostcall_fuel(allowance(deliveries.len(), limits));
+        begin(&mut self.store, topic(deliveries), limits);
+        let answered = within(limits, self.exports.call(&mut self.store, &messages)).await;
+        end(&self.store, answered, limits)
+    }
+
+    /// Whether it should not be called again: after very many calls, or once
+    /// it has taken more than half of the memory that was left when it started.
+    /// A guest's memory never shrinks, and a leak is best ended between two messages.
+    pub(super) fn is_spent(&self) -> bool {
+        self.calls >= CALLS_MAX || self.store.data().meter.used() > self.grown
+    }
+}
+
+/// Waits for a place among the instances of the sandbox.
+async fn place(plugin: &Plugin, timeout: Duration) -> Result<OwnedSemaphorePermit, Fault> {
+    let places = plugin.sandbox().places().clone();
+    match tokio::time::timeout(timeout, places.acquire_owned()).await {
+        Ok(Ok(place)) => Ok(place),
+        Ok(Err(_)) | Err(_) => Err(fault::crowded(timeout)),
+    }
+}
+
+/// Runs a guest until it ends or its time is up.
+///
+/// A guest that computes is stopped by [`at_each_tick`]; one that waits in the
+/// host is not computing, and is stopped here.
+async fn within<T>(
+    limits: &Limits,
+    guest: impl Future<Output = wasmtime::Result<T>>,
+) -> wasmtime::Result<T> {
+    tokio::time::timeout(limits.timeout, guest).await.unwrap_or_else(|_| Err(Overdue.into()))
+}
+
+/// Interrupts a running guest: it gives way to the other tasks of its thread,
+/// timers and sockets included, until its time is up.
+fn at_each_tick(guest: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadline> {
+    if Instant::now() >= guest.data().deadline {
+        return Err(Overdue.into());
+    }
+    Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+}
+
+fn begin(store: &mut Store<Guest>, topic: Topic, limits: &Limits) {
+    store.set_epoch_deadline(1);
+    let guest = store.data_mut();
+    guest.deadline = deadline(limits.timeout);
+    guest.meter.forgive();
+    guest.voice.begin(topic);
+}
+
+fn end<T>(store: &Store<Guest>, ended: wasmtime::Result<T>, limits: &Limits) -> Result<T, Fault> {
+    store.data().voice.end();
+    ended.map_err(|error| fault::of(&error, store.data(), limits.timeout))
+}
+
+/// The end of `timeout` from now. One that no clock can tell is decades away, as in tokio.
+fn deadline(timeout: Duration) -> Instant {
+    const DECADES: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+    let now = Instant::now();
+    now.checked_add(timeout).unwrap_or_else(|| now + DECADES)
+}
+
+fn topic(deliveries: &[Delivery]) -> Topic {
+    let message = deliveries.first().map(|delivery| delivery.message.id);
+    let count = (deliveries.len() > 1).then_some(deliveries.len() as u64);
+    Topic { message, count }
+}
+
+/// Bytes that a call may hand to the host, so that answers cannot exhaust the
+/// host's memory. The guest's own memory is no bound: its lists may overlap.
+fn allowance(messages: usize, limits: &Limits) -> usize {
+    let outputs = limits.outputs.saturating_mul(OUTPUT_OVERHEAD);
+    let each = limits.output_bytes.saturating_mul(2).saturating_add(outputs);
+    each.saturating_mul(messages).saturating_add(ANSWER_SLACK).min(ANSWER_MAX)
+}
