@@ -11,5 +11,13 @@ pub mod manifest;
 pub mod broker;
 pub mod sandbox;
 
+pub mod dispatch;
+
+pub mod host;
+
+pub mod cli;
+pub mod demo;
+
 pub mod figures;
 pub mod shutdown;
+pub mod telemetry;

@@ -251,7 +251,15 @@ impl Feed {
                 Trouble::Refused | Trouble::WrongType => {
                     tracing::error!(%handler, %stream, %error, "cannot read until this is mended; trying again");
                 }
-                _ => tracing::warn!(%handler, %stream, %error, "cannot read; trying again"),
+                Trouble::Unreachable
+                | Trouble::NotReady
+                | Trouble::Demoted
+                | Trouble::Unwritable
+                | Trouble::GroupGone
+                | Trouble::ScriptsGone
+                | Trouble::Other => {
+                    tracing::warn!(%handler, %stream, %error, "cannot read; trying again");
+                }
             }
         }
         if trouble.ends_connection() && self.state.reader.take().is_some() {

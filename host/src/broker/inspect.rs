@@ -93,6 +93,17 @@ impl Broker {
         Ok(Some(status))
     }
 
+    /// How many entries a stream has (`XLEN`); none when it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::inspect`].
+    pub async fn length(&self, stream: &str) -> Result<u64, BrokerError> {
+        let answer = self.link.query(redis::cmd("XLEN").arg(stream)).await;
+        let failed = |source| self.failed(format!("inspect stream `{stream}`"), source);
+        Ok(count(&answer.map_err(failed)?))
+    }
+
     /// The group's row of `XINFO GROUPS`; none while the stream or the group is missing.
     async fn group(&self, stream: &str, group: &str) -> Result<Option<Row>, BrokerError> {
         let mut asking = redis::cmd("XINFO");

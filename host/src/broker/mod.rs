@@ -241,9 +241,10 @@ impl Broker {
     }
 
     fn failed(&self, purpose: String, source: RedisError) -> BrokerError {
-        match Trouble::of(&source) {
-            Trouble::Refused => BrokerError::Refused { address: self.address().to_owned(), source },
-            _ => BrokerError::Command { purpose, source },
+        if Trouble::of(&source) == Trouble::Refused {
+            BrokerError::Refused { address: self.address().to_owned(), source }
+        } else {
+            BrokerError::Command { purpose, source }
         }
     }
 }

@@ -18,9 +18,10 @@ fn objection(output: &Output, grants: &Grants) -> Option<String> {
             "an entry for stream `{0}`, which `outputs` does not grant; add \"{0}\" to it if it should",
             entry.stream
         )),
-        Output::Append(entry) if entry.fields.is_empty() => {
-            Some(format!("an entry without fields for stream `{}`, which Redis has no place for", entry.stream))
-        }
+        Output::Append(entry) if entry.fields.is_empty() => Some(format!(
+            "an entry without fields for stream `{}`, which Redis has no place for",
+            entry.stream
+        )),
         Output::Append(entry) if entry.delay.is_some() => Some(format!(
             "an entry for stream `{}` with a delay, which this version does not offer",
             entry.stream

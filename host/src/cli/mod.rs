@@ -1,0 +1,155 @@
+//! The command line: one file a subcommand, none with logic of its own.
+//!
+//! Data goes to standard output, talk to standard error. The exit status is 0
+//! when it is done, 1 when it failed, 2 when the command line or the manifest
+//! is wrong.
+
+mod check;
+mod demo;
+mod dev;
+mod run;
+mod source;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::demo::DemoError;
+use crate::host::HostError;
+use crate::manifest::ManifestError;
+use crate::telemetry::{self, Voice};
+
+/// Runs WebAssembly handlers on Redis Streams.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, propagate_version = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the manifest's handlers until told to stop
+    Run(run::Arguments),
+    /// The same with a private Redis when the manifest names none, and friendly logs
+    Dev(dev::Arguments),
+    /// Run the bundled example with real messages, say what happened, and end
+    Demo(demo::Arguments),
+    /// Say everything that `run` would refuse, plugins included, without a connection
+    Check(check::Arguments),
+}
+
+/// Why a command ended early, and with which exit status.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The manifest is wrong.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The command line is wrong in a way that clap cannot see.
+    #[error("{0}")]
+    Usage(String),
+    /// Redis did not do what was asked.
+    #[error(transparent)]
+    Broker(#[from] crate::broker::BrokerError),
+    /// The host could not start.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The demo could not be run to its end.
+    #[error(transparent)]
+    Demo(#[from] DemoError),
+    /// A file or the operating system.
+    #[error("cannot {purpose}")]
+    System {
+        /// What it was for.
+        purpose: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// It ran, and the result is not what it should be.
+    #[error("{0}")]
+    Wrong(String),
+}
+
+impl Failure {
+    fn system(purpose: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let purpose = purpose.into();
+        move |source| Self::System { purpose, source }
+    }
+
+    fn status(&self) -> ExitCode {
+        match self {
+            Self::Manifest(_)
+            | Self::Usage(_)
+            | Self::Host(HostError::Plugins(_))
+            | Self::Demo(DemoError::Host(HostError::Plugins(_))) => ExitCode::from(2),
+            Self::Broker(_)
+            | Self::Host(_)
+            | Self::Demo(_)
+            | Self::System { .. }
+            | Self::Wrong(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    telemetry::start(arguments.command.voice());
+    match tokio_main(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            explain(&failure);
+            failure.status()
+        }
+    }
+}
+
+fn tokio_main(command: Command) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(IO_THREADS)
+        .thread_name("tidegate-io")
+        .enable_all()
+        .build()
+        .map_err(Failure::system("start the threads that speak to Redis"))?;
+    runtime.block_on(command.run())
+}
+
+/// Two threads keep one core's worth of Redis busy; handlers run on threads of their own.
+const IO_THREADS: usize = 2;
+
+impl Command {
+    async fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Run(arguments) => run::run(arguments).await,
+            Self::Dev(arguments) => dev::run(arguments).await,
+            Self::Demo(arguments) => demo::run(arguments).await,
+            Self::Check(arguments) => check::run(&arguments),
+        }
+    }
+
+    /// How the command's log reads.
+    fn voice(&self) -> Voice {
+        match self {
+            Self::Run(arguments) => arguments.voice(),
+            Self::Dev(_) => Voice::Friendly,
+            Self::Demo(_) => Voice::Quiet,
+            Self::Check(_) => Voice::Terse,
+        }
+    }
+}
+
+/// Prints an error and its causes, each once.
+fn explain(failure: &Failure) {
+    let mut text = failure.to_string();
+    let mut cause = failure.source();
+    while let Some(error) = cause {
+        let reason = error.to_string();
+        if !text.contains(&reason) {
+            text.push_str(": ");
+            text.push_str(&reason);
+        }
+        cause = error.source();
+    }
+    eprintln!("tidegate: {text}");
+}

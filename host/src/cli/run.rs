@@ -1,0 +1,63 @@
+//! `tidegate run`: the host, until told to stop.
+
+use clap::Args;
+
+use super::Failure;
+use super::source::{ManifestFile, redis_of};
+use crate::broker::BrokerError;
+use crate::host::{Host, HostError, Plugins};
+use crate::manifest::{Manifest, RedisSettings};
+use crate::shutdown::{self, Stop};
+use crate::telemetry::Voice;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    manifest: ManifestFile,
+    /// How the log on standard error is written
+    #[arg(long, value_enum, default_value = "text")]
+    log: Log,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Log {
+    /// A line for a person to read
+    Text,
+    /// A JSON object a line
+    Json,
+}
+
+impl Arguments {
+    pub(super) fn voice(&self) -> Voice {
+        match self.log {
+            Log::Text => Voice::Service,
+            Log::Json => Voice::Json,
+        }
+    }
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let manifest = arguments.manifest.load()?;
+    let redis = redis_of(&manifest)?;
+    until_stopped(&manifest, &redis).await
+}
+
+/// Runs a manifest's handlers until a signal says to stop.
+pub(super) async fn until_stopped(
+    manifest: &Manifest,
+    redis: &RedisSettings,
+) -> Result<(), Failure> {
+    let stop = Stop::new();
+    let signals = shutdown::listen().map_err(Failure::system("listen for signals"))?;
+    let watching = tokio::spawn(signals.request(stop.clone()));
+    // Compiling takes seconds; a signal meanwhile is heard all the same.
+    let plugins = tokio::task::block_in_place(|| Plugins::load(manifest))?;
+    match Host::start(manifest, plugins, redis, &stop).await {
+        Ok(host) => host.finished().await,
+        // Nothing was in hand yet.
+        Err(HostError::Broker(BrokerError::Stopped)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    watching.abort();
+    Ok(())
+}

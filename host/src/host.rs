@@ -1,0 +1,209 @@
+//! The life of the process: load every plugin, connect, put each handler to work, wait for all of them.
+//!
+//! Here the rooms are joined that must not know each other: what the broker
+//! delivers, dispatch carries to what the sandbox runs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+
+use crate::broker::{Broker, BrokerError};
+use crate::dispatch::Dispatch;
+use crate::figures::Figures;
+use crate::manifest::{Handler, Manifest, RedisSettings};
+use crate::sandbox::{
+    Capacity, Limits, OUTPUT_BYTES_MAX, OUTPUTS_MAX, Plugin, Runner, Sandbox, SandboxError,
+};
+use crate::shutdown::Stop;
+
+/// Why a host cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// Plugins that cannot be put to work, all of them.
+    #[error("{}", list(.0))]
+    Plugins(Vec<(Arc<str>, SandboxError)>),
+    /// The sandbox itself does not work on this machine.
+    #[error("cannot set up the sandbox")]
+    Sandbox(#[source] SandboxError),
+    /// Redis, or what is in it.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The threads that plugins run on.
+    #[error("cannot start the threads for plugins")]
+    Threads(#[source] std::io::Error),
+}
+
+fn list(problems: &[(Arc<str>, SandboxError)]) -> String {
+    let lines = problems.iter().map(|(handler, error)| {
+        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+        format!("\n  handler.{handler}.plugin: {error}{}", cause.unwrap_or_default())
+    });
+    let problems = if problems.len() == 1 { "problem" } else { "problems" };
+    format!("{} {problems} with plugins{}", lines.len(), lines.collect::<String>())
+}
+
+/// Every handler's plugin, loaded and proven to start.
+pub struct Plugins {
+    runners: Vec<Arc<Runner>>,
+}
+
+impl Plugins {
+    /// Loads the plugins of a manifest, compiling each file once. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with any of them.
+    pub fn load(manifest: &Manifest) -> Result<Self, HostError> {
+        let sandbox = Sandbox::new(capacity(manifest)).map_err(HostError::Sandbox)?;
+        let mut loaded: Vec<(PathBuf, Plugin)> = Vec::new();
+        let mut runners = Vec::new();
+        let mut problems = Vec::new();
+        for handler in &manifest.handlers {
+            let plugin = once(&mut loaded, &handler.plugin, |path| sandbox.load(path));
+            let runner = plugin
+                .and_then(|plugin| Runner::new(&plugin, handler.name.clone(), limits(handler)));
+            match runner {
+                Ok(runner) => runners.push(Arc::new(runner)),
+                Err(error) => problems.push((handler.name.clone(), error)),
+            }
+        }
+        if problems.is_empty() { Ok(Self { runners }) } else { Err(HostError::Plugins(problems)) }
+    }
+
+    /// The plugins, in the order of the manifest's handlers.
+    pub fn iter(&self) -> impl Iterator<Item = &Plugin> {
+        self.runners.iter().map(|runner| runner.plugin())
+    }
+}
+
+/// Loads a plugin that several handlers may share.
+fn once<E>(
+    loaded: &mut Vec<(PathBuf, Plugin)>,
+    path: &Path,
+    load: impl FnOnce(&Path) -> Result<Plugin, E>,
+) -> Result<Plugin, E> {
+    if let Some((_, plugin)) = loaded.iter().find(|(file, _)| file == path) {
+        return Ok(plugin.clone());
+    }
+    let plugin = load(path)?;
+    loaded.push((path.to_owned(), plugin.clone()));
+    Ok(plugin)
+}
+
+/// Room for every call at once, and for fresh instances beside warm ones.
+fn capacity(manifest: &Manifest) -> Capacity {
+    let calls: usize = manifest.handlers.iter().map(|handler| handler.concurrency.get()).sum();
+    let memory = manifest.handlers.iter().map(|handler| handler.memory).max().unwrap_or_default();
+    Capacity { instances: 2 * calls, memory }
+}
+
+fn limits(handler: &Handler) -> Limits {
+    Limits {
+        timeout: handler.timeout,
+        memory: handler.memory,
+        isolation: handler.isolation,
+        outputs: OUTPUTS_MAX,
+        output_bytes: OUTPUT_BYTES_MAX,
+        env: handler.grants.env.clone(),
+    }
+}
+
+/// A host whose handlers are at work.
+pub struct Host {
+    handlers: JoinSet<()>,
+    figures: Vec<Arc<Figures>>,
+    guests: Option<Runtime>,
+}
+
+impl Host {
+    /// Connects and puts every handler to work; waits for a Redis that is not there yet.
+    ///
+    /// # Errors
+    ///
+    /// When a handler cannot be put on its stream, or `stop` is requested first.
+    pub async fn start(
+        manifest: &Manifest,
+        plugins: Plugins,
+        redis: &RedisSettings,
+        stop: &Stop,
+    ) -> Result<Self, HostError> {
+        let broker = Arc::new(Broker::connect(redis, &name(manifest), stop).await?);
+        let guests = guest_threads()?;
+        let mut host = Self { handlers: JoinSet::new(), figures: Vec::new(), guests: None };
+        for (handler, runner) in manifest.handlers.iter().zip(plugins.runners) {
+            let figures = Arc::new(Figures::default());
+            host.figures.push(figures.clone());
+            let dispatch = Dispatch {
+                handler: Arc::new(handler.clone()),
+                runner,
+                figures,
+                guests: guests.handle().clone(),
+                stop: stop.clone(),
+                grace: manifest.host.grace,
+            };
+            host.employ(broker.clone(), dispatch).await?;
+        }
+        host.guests = Some(guests);
+        tracing::info!(handlers = host.figures.len(), redis = broker.address(), "ready");
+        Ok(host)
+    }
+
+    async fn employ(&mut self, broker: Arc<Broker>, dispatch: Dispatch) -> Result<(), BrokerError> {
+        let handler = &dispatch.handler;
+        let digest: Arc<str> = dispatch.runner.plugin().digest().to_string().into();
+        let (figures, stop) = (dispatch.figures.clone(), dispatch.stop.clone());
+        let subscription = broker.subscribe(handler, digest.clone(), figures, stop).await?;
+        tracing::info!(handler = %handler.name, stream = %handler.stream, group = %handler.group,
+            consumer = subscription.consumer, plugin = %digest, "reading");
+        self.handlers.spawn(async move {
+            dispatch.carry(subscription).await;
+            // The connection outlives the last settlement.
+            drop(broker);
+        });
+        Ok(())
+    }
+
+    /// The figures of each handler, in the manifest's order.
+    pub fn figures(&self) -> &[Arc<Figures>] {
+        &self.figures
+    }
+
+    /// Waits until a stop is requested and every handler has finished what is in hand.
+    pub async fn finished(mut self) {
+        while let Some(ended) = self.handlers.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a handler's task ended by itself");
+            }
+        }
+        tracing::info!("stopped");
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(guests) = self.guests.take() {
+            // A guest that is still running is not waited for.
+            guests.shutdown_background();
+        }
+    }
+}
+
+/// The manifest's name for this host, or the machine's.
+fn name(manifest: &Manifest) -> String {
+    let machine = || gethostname::gethostname().to_string_lossy().into_owned();
+    manifest.host.name.clone().unwrap_or_else(machine)
+}
+
+/// Plugins compute on threads of their own: as many as there are cores, so that
+/// none of them delays those that speak to Redis.
+fn guest_threads() -> Result<Runtime, HostError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(available_parallelism().map_or(2, usize::from))
+        .thread_name("tidegate-guest")
+        .enable_all()
+        .build()
+        .map_err(HostError::Threads)
+}
