@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, RedisResult, Value};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::connect::{Backoff, Connector, Replies};
 use super::link::Link;
@@ -23,7 +23,7 @@ use crate::message::{Attempt, Delivery, Held};
 use crate::shutdown::Stop;
 
 /// A read blocks at most this long: how late a host notices what no reply tells
-/// it, such as a flush on a 6.2 server or the death of another host.
+/// it, such as a flush on a 6.2 server, and looks for entries that come back.
 const BLOCK: Duration = Duration::from_secs(2);
 
 /// A reply may come this much later than BLOCK before the connection counts as dead.
@@ -289,14 +289,5 @@ pub(super) async fn create_group(link: &Link, source: &Source, start: Start) -> 
         Err(error) if error.code() == Some("BUSYGROUP") => Ok(()),
         Err(error) => Err(error),
         Ok(_) => Ok(()),
-    }
-}
-
-impl Returns {
-    /// The time after which the next look at returning entries is owed at the latest.
-    pub(super) const EVERY: Duration = BLOCK;
-
-    pub(super) fn is_owed(last: Option<Instant>) -> bool {
-        last.is_none_or(|last| last.elapsed() >= Self::EVERY)
     }
 }

@@ -24,6 +24,12 @@ const IDLE: Duration = Duration::from_secs(10);
 /// A consumer that shows no sign of life and holds nothing is removed after this long.
 const RETIRE_AFTER: Duration = Duration::from_secs(60);
 
+/// How often entries that come back are looked for when nothing else calls for it.
+///
+/// A reply can also be lost after the connection is: until the server notices, it
+/// delivers to a reader that is gone. And other hosts die, and park retries.
+const EVERY: Duration = Duration::from_secs(2);
+
 /// Own pending entries looked at in one step.
 const PAGE: usize = 1000;
 
@@ -45,6 +51,8 @@ pub(super) struct Returns {
 pub(super) struct Search {
     /// Where to go on among our own pending entries; `None` when there is no need to look.
     lost: Option<MessageId>,
+    /// Whether other consumers may have left something.
+    orphans: bool,
     swept: Option<Instant>,
 }
 
@@ -61,28 +69,25 @@ impl Returns {
         self.search.lost = Some(MessageId { millis: 0, sequence: 0 });
     }
 
-    /// Takes up to `slots` entries back, the most urgent kind first.
+    /// Takes up to `slots` entries back: what was lost, then what others left, then what is due.
     pub(super) async fn take(&mut self, slots: usize) -> Result<Vec<Delivery>, ReadError> {
-        if self.held.take_forgotten() {
+        let sweep = self.search.swept.is_none_or(|last| last.elapsed() >= EVERY);
+        if sweep {
+            self.search.swept = Some(Instant::now());
+            self.search.orphans = true;
+            // Other hosts' retries may be due.
+            self.wake.after(Duration::ZERO);
+        }
+        if sweep || self.held.take_forgotten() {
             self.look_for_lost();
         }
-        let found = self.lost(slots).await?;
-        if !found.is_empty() {
-            return Ok(found);
+        let mut found = self.lost(slots).await?;
+        if found.is_empty() && self.search.orphans {
+            found = self.orphaned(slots).await?;
+            self.search.orphans = !found.is_empty();
         }
-        let sweep = Self::is_owed(self.search.swept);
-        if self.wake.take_due() || sweep {
-            let found = self.due(slots).await?;
-            if !found.is_empty() {
-                return Ok(found);
-            }
-        }
-        if !sweep {
-            return Ok(Vec::new());
-        }
-        let found = self.orphaned(slots).await?;
-        if found.is_empty() {
-            self.search.swept = Some(Instant::now());
+        if found.is_empty() && self.wake.take_due() {
+            found = self.due(slots).await?;
         }
         Ok(found)
     }
@@ -123,7 +128,7 @@ impl Returns {
         for entry in waiting {
             let at = number(&entry.value);
             if at > now {
-                self.wake.by(Instant::now() + Duration::from_millis(at - now));
+                self.wake.after(Duration::from_millis(at - now));
                 break;
             }
             due.extend(parse_id(&entry.name));
@@ -131,9 +136,12 @@ impl Returns {
         if due.is_empty() {
             return Ok(Vec::new());
         }
-        // There may be more that are due than there are slots.
-        self.wake.by(Instant::now());
-        self.claim(WAITING, &due).await
+        let taken = self.claim(WAITING, &due).await?;
+        if !taken.is_empty() {
+            // There may be more that are due than there are slots.
+            self.wake.after(Duration::ZERO);
+        }
+        Ok(taken)
     }
 
     /// What is held by consumers without a sign of life, the oldest first.
@@ -212,7 +220,7 @@ impl Returns {
         }
         let keys = [&*self.keys.stream, &*self.keys.failures, &*self.keys.waiting];
         let mut claiming = Lua::Claim.call(&keys);
-        claiming.arg(&*self.source.group).arg(&self.source.consumer).arg(holder);
+        claiming.arg(&*self.source.group).arg(&self.source.consumer).arg(holder).arg(WAITING);
         for id in ids {
             claiming.arg(id.to_string());
         }

@@ -289,7 +289,7 @@ impl Clerk {
                 Settlement::Skip => add(&self.figures.skipped, 1),
                 Settlement::Later { delay, .. } => {
                     add(&self.figures.retried, 1);
-                    self.wake.by(Instant::now() + *delay);
+                    self.wake.after(*delay);
                 }
                 Settlement::Bury { reason, .. } => self.figures.bury(*reason),
             }

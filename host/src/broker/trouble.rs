@@ -42,7 +42,8 @@ impl Trouble {
     fn of_reply(code: &str, text: &str) -> Self {
         match code {
             // Before 7.0 an error inside a script came wrapped, its code in the text.
-            "ERR" => text.split([' ', ':']).map(Self::of_code).find(|t| *t != Self::Other),
+            "ERR" if text.contains("no such key") => Some(Self::GroupGone),
+            "ERR" => text.split([' ', ':', '-']).map(Self::of_code).find(|t| *t != Self::Other),
             "UNBLOCKED" if text.contains("replica") => Some(Self::Demoted),
             code => Some(Self::of_code(code)),
         }
@@ -127,6 +128,14 @@ mod tests {
     fn an_error_wrapped_by_an_old_servers_script_is_still_known() {
         let wrapped = "ERR Error running script (call to f_0): @user_script:3: WRONGTYPE Operation";
         assert_eq!(trouble(wrapped), Trouble::WrongType);
+        let wrapped =
+            "ERR Error running script (call to f_0): @user_script:1: -OOM command not allowed";
+        assert_eq!(trouble(wrapped), Trouble::Unwritable);
         assert_eq!(trouble("ERR value is not an integer"), Trouble::Other);
+    }
+
+    #[test]
+    fn a_stream_that_is_gone_took_its_group_along() {
+        assert_eq!(trouble("ERR no such key"), Trouble::GroupGone);
     }
 }

@@ -1,9 +1,13 @@
 //! When the reader has to look up from a blocking read: the next retry that is due.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+/// Looking up once a day is as good as waiting for years, and no clock overflows.
+const FARTHEST: Duration = Duration::from_secs(24 * 3600);
 
 /// A time that can only be moved nearer, until it is taken.
 #[derive(Debug, Default)]
@@ -13,8 +17,9 @@ pub(super) struct Wake {
 }
 
 impl Wake {
-    /// Asks to be woken by `at`, or sooner.
-    pub(super) fn by(&self, at: Instant) {
+    /// Asks to be woken after `wait`, or sooner.
+    pub(super) fn after(&self, wait: Duration) {
+        let at = Instant::now() + wait.min(FARTHEST);
         let mut set = self.set();
         if set.is_none_or(|earlier| at < earlier) {
             *set = Some(at);
@@ -50,13 +55,11 @@ impl Wake {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-
     #[tokio::test]
     async fn a_nearer_time_wakes_who_already_waits() {
         let wake = Wake::default();
-        wake.by(Instant::now() + Duration::from_secs(3600));
-        let woken = tokio::join!(wake.due(), async { wake.by(Instant::now()) });
+        wake.after(Duration::MAX);
+        let woken = tokio::join!(wake.due(), async { wake.after(Duration::ZERO) });
         assert_eq!(woken, ((), ()));
         assert!(wake.take_due());
         assert!(!wake.take_due());
