@@ -30,11 +30,11 @@ pub(super) enum Trouble {
 
 impl Trouble {
     pub(super) fn of(error: &RedisError) -> Self {
-        if error.is_io_error() || error.is_unrecoverable_error() {
-            return Self::Unreachable;
-        }
         if error.kind() == redis::ErrorKind::AuthenticationFailed {
             return Self::Refused;
+        }
+        if error.is_io_error() || error.is_unrecoverable_error() {
+            return Self::Unreachable;
         }
         Self::of_reply(error.code().unwrap_or_default(), &error.to_string())
     }
