@@ -190,20 +190,17 @@ fn letter(entry: RawEntry) -> Option<DeadLetter> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::letter::{Death, Undertaker};
+    use std::time::SystemTime;
+
+    use super::super::letter::{Death, epitaph};
+    use super::super::post::tests::handler;
     use super::*;
     use crate::outcome::Reason;
 
     fn buried() -> Vec<Field> {
-        let undertaker = Undertaker {
-            stream: "orders".into(),
-            group: "g".into(),
-            handler: "h".into(),
-            plugin: "p".into(),
-        };
         let death =
             Death { id: "7-1".parse().unwrap(), attempts: 2, reason: Reason::Reject, error: "no" };
-        undertaker.epitaph(&death).to_vec()
+        epitaph(&handler(), "p", &death, SystemTime::now()).to_vec()
     }
 
     #[test]

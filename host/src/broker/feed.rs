@@ -12,14 +12,13 @@ use redis::{Cmd, RedisError, RedisResult, Value};
 use tokio::time::timeout;
 
 use super::connect::{Backoff, Connector, Replies};
-use super::link::Link;
+use super::post::Post;
 use super::reply::{self, RawEntry, UnexpectedReply};
 use super::returns::Returns;
 use super::trouble::Trouble;
-use super::wake::Wake;
-use crate::figures::{Figures, add};
+use crate::figures::add;
 use crate::manifest::Start;
-use crate::message::{Attempt, Delivery, Held};
+use crate::message::{Attempt, Delivery};
 use crate::shutdown::Stop;
 
 /// A read blocks at most this long: how late a host notices what no reply tells
@@ -40,24 +39,11 @@ const REPLY_ENTRIES: usize = 1000;
 
 /// The reading side of a handler.
 pub struct Feed {
+    pub(super) post: Arc<Post>,
     pub(super) connector: Arc<Connector>,
-    pub(super) link: Link,
-    pub(super) source: Source,
     pub(super) returns: Returns,
-    pub(super) held: Arc<Held>,
-    pub(super) figures: Arc<Figures>,
-    pub(super) wake: Arc<Wake>,
     pub(super) stop: Stop,
     pub(super) state: State,
-}
-
-/// What is read, and as whom.
-#[derive(Debug, Clone)]
-pub(super) struct Source {
-    pub handler: Arc<str>,
-    pub stream: Arc<str>,
-    pub group: Arc<str>,
-    pub consumer: String,
 }
 
 /// What a reader remembers from one call to the next.
@@ -106,7 +92,7 @@ impl Feed {
         match self.step(slots).await {
             Ok(deliveries) => {
                 if !self.state.backoff.is_fresh() {
-                    tracing::info!(handler = %self.source.handler, stream = %self.source.stream, "reading again");
+                    tracing::info!(handler = %self.post.handler.name, stream = %self.post.handler.stream, "reading again");
                     self.state.backoff.reset();
                 }
                 deliveries
@@ -178,12 +164,12 @@ impl Feed {
         let affordable = REPLY_BYTES / self.state.entry_bytes.max(1);
         let count = slots.min(affordable).clamp(1, REPLY_ENTRIES);
         let mut command = redis::cmd("XREADGROUP");
-        command.arg("GROUP").arg(&*self.source.group).arg(&self.source.consumer);
+        command.arg("GROUP").arg(&*self.post.handler.group).arg(&self.post.consumer);
         command.arg("COUNT").arg(count);
         if let Some(patience) = patience {
             command.arg("BLOCK").arg(patience.as_millis() as u64);
         }
-        command.arg("STREAMS").arg(&*self.source.stream).arg(">");
+        command.arg("STREAMS").arg(&*self.post.handler.stream).arg(">");
         command
     }
 
@@ -195,13 +181,13 @@ impl Feed {
                 biased;
                 reply = &mut reading => return reply,
                 () = self.stop.cancelled() => {}
-                () = self.wake.due() => {}
+                () = self.post.wake.due() => {}
             }
             let Some(client_id) = client_id else { return reading.await };
             let mut unblock = redis::cmd("CLIENT");
             unblock.arg("UNBLOCK").arg(client_id).arg("TIMEOUT");
             // Sent again until the read returns: the first may overtake the read itself.
-            let _ = self.link.query(&unblock).await;
+            let _ = self.post.link.query(&unblock).await;
             if let Ok(reply) = timeout(Duration::from_millis(20), &mut reading).await {
                 return reply;
             }
@@ -209,10 +195,10 @@ impl Feed {
     }
 
     fn deliver(&self, entries: Vec<RawEntry>) -> Vec<Delivery> {
-        let stream = &self.source.stream;
+        let stream = &self.post.handler.stream;
         // A new entry always has its body; one that had none would be pending, and found as lost.
         let messages = entries.into_iter().filter_map(|entry| entry.into_message(stream).ok());
-        let issue = |id| self.held.issue(id, Attempt::FIRST);
+        let issue = |id| self.post.held.issue(id, Attempt::FIRST);
         messages
             .map(|message| Delivery {
                 attempt: Attempt::FIRST,
@@ -237,12 +223,12 @@ impl Feed {
             ReadError::Silent(_) => Trouble::Unreachable,
             ReadError::Reply(_) => Trouble::Other,
         };
-        let (handler, stream) = (&self.source.handler, &self.source.stream);
+        let (handler, stream) = (&self.post.handler.name, &self.post.handler.stream);
         if trouble == Trouble::GroupGone {
-            tracing::warn!(%handler, %stream, group = %self.source.group, %error,
+            tracing::warn!(%handler, %stream, group = %self.post.handler.group, %error,
                 "the group is gone; creating it again from the beginning of the stream");
-            add(&self.figures.healed, 1);
-            match create_group(&self.link, &self.source, Start::Beginning).await {
+            add(&self.post.figures.healed, 1);
+            match self.post.create_group(Start::Beginning).await {
                 Ok(()) => return,
                 Err(error) => tracing::warn!(%handler, %stream, %error, "cannot create the group"),
             }
@@ -263,7 +249,7 @@ impl Feed {
             }
         }
         if trouble.ends_connection() && self.state.reader.take().is_some() {
-            add(&self.figures.reconnects, 1);
+            add(&self.post.figures.reconnects, 1);
         }
         tokio::select! {
             () = tokio::time::sleep(self.state.backoff.next()) => {}
@@ -275,19 +261,4 @@ impl Feed {
 /// Waits for an answer that does not block, on a connection that has no timeout of its own.
 async fn answered<T>(asking: impl Future<Output = T>) -> Result<T, ReadError> {
     timeout(WATCHDOG, asking).await.map_err(|_| ReadError::Silent(WATCHDOG))
-}
-
-/// Creates the group, and the stream with it; a group that exists is a success (`XGROUP CREATE`).
-pub(super) async fn create_group(link: &Link, source: &Source, start: Start) -> RedisResult<()> {
-    let from = match start {
-        Start::Beginning => "0",
-        Start::New => "$",
-    };
-    let mut command = redis::cmd("XGROUP");
-    command.arg("CREATE").arg(&*source.stream).arg(&*source.group).arg(from).arg("MKSTREAM");
-    match link.query(&command).await {
-        Err(error) if error.code() == Some("BUSYGROUP") => Ok(()),
-        Err(error) => Err(error),
-        Ok(_) => Ok(()),
-    }
 }

@@ -12,6 +12,7 @@ mod inspect;
 mod keys;
 mod letter;
 mod link;
+mod post;
 mod presence;
 mod private;
 mod publish;
@@ -40,16 +41,14 @@ pub use settle::Settler;
 
 use crate::figures::Figures;
 use crate::manifest::{Handler, RedisSettings};
-use crate::message::Held;
 use crate::shutdown::Stop;
 use connect::Connector;
-use feed::{Source, State};
+use feed::State;
 use keys::Keys;
-use letter::Undertaker;
 use link::{Keeper, Link};
+use post::Post;
 use presence::Presence;
 use returns::{Returns, Search};
-use settle::Clerk;
 use trouble::Trouble;
 use wake::Wake;
 
@@ -176,68 +175,34 @@ impl Broker {
         figures: Arc<Figures>,
         stop: Stop,
     ) -> Result<Subscription, BrokerError> {
+        let place = format!("put handler `{}` on stream `{}`", handler.name, handler.stream);
+        let failed = |source| self.failed(place.clone(), source);
         let keys = Keys::new(&handler.stream, &handler.group);
-        let failed = |source| {
-            self.failed(
-                format!("put handler `{}` on stream `{}`", handler.name, handler.stream),
-                source,
-            )
-        };
-        let claimed =
-            Presence::claim(self.link.clone(), &keys, &self.name, plugin.clone(), figures.clone());
-        let (consumer, presence) = claimed.await.map_err(failed)?;
-        let source = Source {
-            handler: handler.name.clone(),
-            stream: handler.stream.clone(),
-            group: handler.group.clone(),
-            consumer: consumer.clone(),
-        };
-        feed::create_group(&self.link, &source, handler.start).await.map_err(failed)?;
+        let link = self.link.clone();
+        let sign = presence::Teller { plugin: plugin.clone(), figures: figures.clone() };
+        let claimed = Presence::claim(link.clone(), &keys, &self.name, sign).await;
+        let (consumer, presence) = claimed.map_err(failed)?;
+        let (held, wake) = (Arc::default(), Wake::default());
+        let handler = handler.clone();
+        let post = Arc::new(Post { link, handler, keys, consumer, plugin, held, figures, wake });
+        post.create_group(post.handler.start).await.map_err(failed)?;
+        Ok(self.staff(post, presence, stop))
+    }
+
+    /// Puts someone to every job that a handler's stream needs.
+    fn staff(&self, post: Arc<Post>, presence: Presence, stop: Stop) -> Subscription {
+        let (settler, writing) = settle::open(post.clone());
         let presence = Arc::new(presence);
-        let showing = tokio::spawn(presence.clone().show());
-        let undertaker = Undertaker {
-            stream: handler.stream.clone(),
-            group: handler.group.clone(),
-            handler: handler.name.clone(),
-            plugin,
+        let closing = Closing {
+            writing: tokio::spawn(writing),
+            showing: tokio::spawn(presence.clone().show()),
+            presence,
         };
-        let (held, wake) = (Arc::new(Held::default()), Arc::new(Wake::default()));
-        let (settler, writing) = settle::open(Clerk {
-            link: self.link.clone(),
-            keys: keys.clone(),
-            group: handler.group.clone(),
-            consumer: consumer.clone(),
-            dead_letter: handler.dead_letter.clone(),
-            undertaker: undertaker.clone(),
-            retry: handler.retry,
-            held: held.clone(),
-            figures: figures.clone(),
-            wake: wake.clone(),
-        });
-        let returns = Returns {
-            link: self.link.clone(),
-            keys,
-            source: source.clone(),
-            undertaker,
-            dead_letter: handler.dead_letter.clone(),
-            held: held.clone(),
-            figures: figures.clone(),
-            wake: wake.clone(),
-            search: Search::default(),
-        };
-        let feed = Feed {
-            connector: self.connector.clone(),
-            link: self.link.clone(),
-            source,
-            returns,
-            held,
-            figures,
-            wake,
-            stop,
-            state: State::default(),
-        };
-        let closing = Closing { writing: tokio::spawn(writing), showing, presence };
-        Ok(Subscription { feed, settler, consumer, closing })
+        let consumer = post.consumer.clone();
+        let returns = Returns { post: post.clone(), search: Search::default() };
+        let connector = self.connector.clone();
+        let feed = Feed { post, connector, returns, stop, state: State::default() };
+        Subscription { feed, settler, consumer, closing }
     }
 
     fn failed(&self, purpose: String, source: RedisError) -> BrokerError {

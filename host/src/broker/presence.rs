@@ -91,8 +91,13 @@ fn started(pid: u32) -> Option<String> {
 pub(super) struct Presence {
     link: Link,
     key: String,
-    plugin: Arc<str>,
-    figures: Arc<Figures>,
+    teller: Teller,
+}
+
+/// What a host has to tell of one handler.
+pub(super) struct Teller {
+    pub plugin: Arc<str>,
+    pub figures: Arc<Figures>,
 }
 
 impl Presence {
@@ -101,10 +106,9 @@ impl Presence {
         link: Link,
         keys: &Keys,
         wanted: &str,
-        plugin: Arc<str>,
-        figures: Arc<Figures>,
+        teller: Teller,
     ) -> RedisResult<(String, Self)> {
-        let mut presence = Self { link, key: String::new(), plugin, figures };
+        let mut presence = Self { link, key: String::new(), teller };
         for number in 1..=NAMES {
             let name = if number == 1 { wanted.to_owned() } else { format!("{wanted}-{number}") };
             presence.key = keys.live(&name);
@@ -134,11 +138,11 @@ impl Presence {
     /// Shows the host to be alive until the task is ended.
     pub(super) async fn show(self: Arc<Self>) {
         let mut every = tokio::time::interval(EVERY);
-        let mut before = read(&self.figures.handled);
+        let mut before = read(&self.teller.figures.handled);
         every.tick().await;
         loop {
             every.tick().await;
-            let now = read(&self.figures.handled);
+            let now = read(&self.teller.figures.handled);
             let rate = (now - before) as f64 / EVERY.as_secs_f64();
             before = now;
             if let Err(error) = self.link.query(&self.setting(rate)).await {
@@ -153,7 +157,16 @@ impl Presence {
     }
 
     fn setting(&self, rate: f64) -> redis::Cmd {
-        let sign = Sign {
+        let told = serde_json::to_string(&self.teller.sign(rate)).expect("a sign is plain JSON");
+        let mut setting = redis::cmd("SET");
+        setting.arg(&self.key).arg(told).arg("PX").arg(LIFETIME.as_millis() as u64);
+        setting
+    }
+}
+
+impl Teller {
+    fn sign(&self, rate: f64) -> Sign {
+        Sign {
             process: Process::this(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             plugin: self.plugin.to_string(),
@@ -161,11 +174,7 @@ impl Presence {
             retried: read(&self.figures.retried),
             buried: self.figures.buried_in_all(),
             rate,
-        };
-        let told = serde_json::to_string(&sign).expect("a sign is plain JSON");
-        let mut setting = redis::cmd("SET");
-        setting.arg(&self.key).arg(told).arg("PX").arg(LIFETIME.as_millis() as u64);
-        setting
+        }
     }
 }
 

@@ -6,15 +6,14 @@ use std::time::Duration;
 use redis::{RedisResult, Value};
 use tokio::time::Instant;
 
-use super::feed::{ReadError, Source};
-use super::keys::{Keys, WAITING};
-use super::letter::{Death, Undertaker};
-use super::link::Link;
+use super::feed::ReadError;
+use super::keys::WAITING;
+use super::letter::Death;
+use super::post::Post;
 use super::reply::{self, Row};
 use super::scripts::Lua;
-use super::wake::Wake;
-use crate::figures::{Figures, add};
-use crate::message::{Attempt, Delivery, Held, Message, MessageId};
+use crate::figures::add;
+use crate::message::{Attempt, Delivery, Message, MessageId};
 use crate::outcome::Reason;
 
 /// Entries of a consumer that shows no sign of life are left alone this long: it
@@ -35,14 +34,7 @@ const PAGE: usize = 1000;
 
 /// Finds entries that are pending without anyone at work on them.
 pub(super) struct Returns {
-    pub link: Link,
-    pub keys: Keys,
-    pub source: Source,
-    pub undertaker: Undertaker,
-    pub dead_letter: Arc<str>,
-    pub held: Arc<Held>,
-    pub figures: Arc<Figures>,
-    pub wake: Arc<Wake>,
+    pub post: Arc<Post>,
     pub search: Search,
 }
 
@@ -76,9 +68,9 @@ impl Returns {
             self.search.swept = Some(Instant::now());
             self.search.orphans = true;
             // Other hosts' retries may be due.
-            self.wake.after(Duration::ZERO);
+            self.post.wake.after(Duration::ZERO);
         }
-        if sweep || self.held.take_forgotten() {
+        if sweep || self.post.held.take_forgotten() {
             self.look_for_lost();
         }
         let mut found = self.lost(slots).await?;
@@ -86,7 +78,7 @@ impl Returns {
             found = self.orphaned(slots).await?;
             self.search.orphans = !found.is_empty();
         }
-        if found.is_empty() && self.wake.take_due() {
+        if found.is_empty() && self.post.wake.take_due() {
             found = self.due(slots).await?;
         }
         Ok(found)
@@ -95,10 +87,14 @@ impl Returns {
     /// What Redis says we hold, less what is in hand: `XPENDING`, a page at a time.
     async fn lost(&mut self, slots: usize) -> Result<Vec<Delivery>, ReadError> {
         while let Some(from) = self.search.lost {
-            let me = self.source.consumer.clone();
+            let me = self.post.consumer.clone();
             let page = self.pending(&me, Duration::ZERO, Some(from), PAGE).await?;
-            let lost: Vec<_> =
-                page.iter().filter(|id| !self.held.contains(id)).take(slots).copied().collect();
+            let lost: Vec<_> = page
+                .iter()
+                .filter(|id| !self.post.held.contains(id))
+                .take(slots)
+                .copied()
+                .collect();
             // Those taken are in hand at the next look; a page without lost ones is done with.
             self.search.lost = match page.last() {
                 Some(last) if lost.is_empty() => Some(*last),
@@ -119,8 +115,8 @@ impl Returns {
     async fn due(&mut self, slots: usize) -> Result<Vec<Delivery>, ReadError> {
         let mut asking = redis::pipe();
         asking.cmd("TIME");
-        asking.cmd("ZRANGE").arg(&self.keys.waiting).arg(0).arg(slots - 1).arg("WITHSCORES");
-        let mut answers = self.link.pipeline(asking.ignore_errors()).await?.into_iter();
+        asking.cmd("ZRANGE").arg(&self.post.keys.waiting).arg(0).arg(slots - 1).arg("WITHSCORES");
+        let mut answers = self.post.link.pipeline(asking.ignore_errors()).await?.into_iter();
         let mut answer = || answers.next().unwrap_or(Ok(Value::Nil));
         let now = server_millis(answer()?)?;
         let waiting = reply::fields("ZRANGE", answer()?)?;
@@ -128,7 +124,7 @@ impl Returns {
         for entry in waiting {
             let at = number(&entry.value);
             if at > now {
-                self.wake.after(Duration::from_millis(at - now));
+                self.post.wake.after(Duration::from_millis(at - now));
                 break;
             }
             due.extend(parse_id(&entry.name));
@@ -139,7 +135,7 @@ impl Returns {
         let taken = self.claim(WAITING, &due).await?;
         if !taken.is_empty() {
             // There may be more that are due than there are slots.
-            self.wake.after(Duration::ZERO);
+            self.post.wake.after(Duration::ZERO);
         }
         Ok(taken)
     }
@@ -154,7 +150,7 @@ impl Returns {
             let ids = self.pending(&consumer.name, IDLE, None, slots).await?;
             let taken = self.claim(&consumer.name, &ids).await?;
             if !taken.is_empty() {
-                tracing::info!(handler = %self.source.handler, from = consumer.name, count = taken.len(),
+                tracing::info!(handler = %self.post.handler.name, from = consumer.name, count = taken.len(),
                     "took over what another consumer left");
                 return Ok(taken);
             }
@@ -165,18 +161,18 @@ impl Returns {
     /// The other consumers of the group that no live host answers for.
     async fn lifeless(&self) -> Result<Vec<Consumer>, ReadError> {
         let mut asking = redis::cmd("XINFO");
-        asking.arg("CONSUMERS").arg(&*self.source.stream).arg(&*self.source.group);
-        let rows = reply::rows("XINFO CONSUMERS", self.link.query(&asking).await?)?;
+        asking.arg("CONSUMERS").arg(&*self.post.handler.stream).arg(&*self.post.handler.group);
+        let rows = reply::rows("XINFO CONSUMERS", self.post.link.query(&asking).await?)?;
         let mut others: Vec<_> = rows.iter().filter_map(consumer).collect();
-        others.retain(|other| other.name != self.source.consumer && other.name != WAITING);
+        others.retain(|other| other.name != self.post.consumer && other.name != WAITING);
         if others.is_empty() {
             return Ok(others);
         }
         let mut asking = redis::pipe();
         for other in &others {
-            asking.cmd("EXISTS").arg(self.keys.live(&other.name));
+            asking.cmd("EXISTS").arg(self.post.keys.live(&other.name));
         }
-        let signs = self.link.pipeline(asking.ignore_errors()).await?;
+        let signs = self.post.link.pipeline(asking.ignore_errors()).await?;
         let signs: Vec<Value> = signs.into_iter().collect::<RedisResult<_>>()?;
         let mut lifeless = signs.into_iter().map(|sign| sign == Value::Int(0));
         others.retain(|_| lifeless.next().unwrap_or(false));
@@ -185,9 +181,9 @@ impl Returns {
 
     async fn retire(&self, consumer: &Consumer) -> Result<(), ReadError> {
         if consumer.idle >= RETIRE_AFTER {
-            let mut retiring = Lua::Retire.call(&[&self.keys.stream]);
-            retiring.arg(&*self.source.group).arg(&consumer.name);
-            self.link.query(retiring.arg(RETIRE_AFTER.as_millis() as u64)).await?;
+            let mut retiring = Lua::Retire.call(&[&self.post.keys.stream]);
+            retiring.arg(&*self.post.handler.group).arg(&consumer.name);
+            self.post.link.query(retiring.arg(RETIRE_AFTER.as_millis() as u64)).await?;
         }
         Ok(())
     }
@@ -202,10 +198,10 @@ impl Returns {
     ) -> Result<Vec<MessageId>, ReadError> {
         let start = from.map_or("-".to_owned(), |id| format!("({id}"));
         let mut asking = redis::cmd("XPENDING");
-        asking.arg(&*self.source.stream).arg(&*self.source.group);
+        asking.arg(&*self.post.handler.stream).arg(&*self.post.handler.group);
         asking.arg("IDLE").arg(idle.as_millis() as u64);
         asking.arg(start).arg("+").arg(count).arg(consumer);
-        let rows = reply::array("XPENDING", self.link.query(&asking).await?)?;
+        let rows = reply::array("XPENDING", self.post.link.query(&asking).await?)?;
         let ids = rows.into_iter().map(|row| {
             let first = reply::array("XPENDING", row)?.into_iter().next().unwrap_or_default();
             reply::id("XPENDING", &first)
@@ -218,19 +214,20 @@ impl Returns {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let keys = [&*self.keys.stream, &*self.keys.failures, &*self.keys.waiting];
+        let keys = [&*self.post.keys.stream, &*self.post.keys.failures, &*self.post.keys.waiting];
         let mut claiming = Lua::Claim.call(&keys);
-        claiming.arg(&*self.source.group).arg(&self.source.consumer).arg(holder).arg(WAITING);
+        claiming.arg(&*self.post.handler.group).arg(&self.post.consumer).arg(holder).arg(WAITING);
         for id in ids {
             claiming.arg(id.to_string());
         }
-        let mut answer = reply::array("claim.lua", self.link.query(&claiming).await?)?.into_iter();
+        let mut answer =
+            reply::array("claim.lua", self.post.link.query(&claiming).await?)?.into_iter();
         let taken = reply::array("claim.lua", answer.next().unwrap_or_default())?;
         let trimmed = reply::array("claim.lua", answer.next().unwrap_or_default())?;
         for id in trimmed {
             self.bury_trimmed(reply::id("claim.lua", &id)?).await?;
         }
-        add(&self.figures.redelivered, taken.len());
+        add(&self.post.figures.redelivered, taken.len());
         taken.into_iter().map(|entry| self.delivery(entry)).collect()
     }
 
@@ -240,25 +237,29 @@ impl Returns {
         let id = reply::id("claim.lua", &part())?;
         let fields = reply::fields("claim.lua", part())?;
         let attempt = Attempt::after_failures(failures(&reply::bytes("claim.lua", part())?));
-        let message = Message { id, stream: self.source.stream.clone(), fields };
-        Ok(Delivery { message, attempt, receipt: self.held.issue(id, attempt) })
+        let message = Message { id, stream: self.post.handler.stream.clone(), fields };
+        Ok(Delivery { message, attempt, receipt: self.post.held.issue(id, attempt) })
     }
 
     /// Declares an entry lost whose body somebody trimmed before it was handled.
     async fn bury_trimmed(&self, id: MessageId) -> Result<(), ReadError> {
-        tracing::error!(handler = %self.source.handler, stream = %self.source.stream, message_id = %id,
+        tracing::error!(handler = %self.post.handler.name, stream = %self.post.handler.stream, message_id = %id,
             "trimmed from the stream before it was handled; nothing is left to hand over");
-        let keys =
-            [&*self.keys.stream, &*self.keys.failures, &*self.keys.waiting, &*self.dead_letter];
+        let keys = [
+            &*self.post.keys.stream,
+            &*self.post.keys.failures,
+            &*self.post.keys.waiting,
+            &*self.post.handler.dead_letter,
+        ];
         let error = "trimmed from the stream before it was handled";
         let death = Death { id, attempts: 0, reason: Reason::Trimmed, error };
         let mut burying = Lua::Bury.call(&keys);
-        burying.arg(&*self.source.group).arg("").arg(id.to_string());
-        for field in self.undertaker.epitaph(&death) {
+        burying.arg(&*self.post.handler.group).arg("").arg(id.to_string());
+        for field in self.post.epitaph(&death) {
             burying.arg(field.name).arg(field.value);
         }
-        if self.link.query(&burying).await? == Value::Int(1) {
-            self.figures.bury(Reason::Trimmed);
+        if self.post.link.query(&burying).await? == Value::Int(1) {
+            self.post.figures.bury(Reason::Trimmed);
         }
         Ok(())
     }

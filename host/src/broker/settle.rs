@@ -12,15 +12,14 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::connect::Backoff;
-use super::keys::{Keys, WAITING};
-use super::letter::{Death, Undertaker, cut};
-use super::link::Link;
+use super::keys::WAITING;
+use super::letter::{Death, cut};
+use super::post::Post;
 use super::scripts::Lua;
 use super::trouble::Trouble;
-use super::wake::Wake;
-use crate::figures::{Figures, add};
-use crate::message::{Attempt, Delivery, Field, Held, Message, Receipt};
-use crate::outcome::{Draw, Entry, Notice, Outcome, Output, Reason, RetryRule, Settlement};
+use crate::figures::add;
+use crate::message::{Attempt, Delivery, Field, Message, Receipt};
+use crate::outcome::{Draw, Entry, Notice, Outcome, Output, Reason, Settlement};
 
 /// Settlements sent to Redis together at most.
 const BATCH: usize = 1000;
@@ -95,18 +94,7 @@ impl Item {
 }
 
 /// Writes the settlements of one handler.
-pub(super) struct Clerk {
-    pub link: Link,
-    pub keys: Keys,
-    pub group: Arc<str>,
-    pub consumer: String,
-    pub dead_letter: Arc<str>,
-    pub undertaker: Undertaker,
-    pub retry: RetryRule,
-    pub held: Arc<Held>,
-    pub figures: Arc<Figures>,
-    pub wake: Arc<Wake>,
-}
+struct Clerk(Arc<Post>);
 
 /// A request to Redis and the settlements it carries.
 struct Call {
@@ -129,9 +117,9 @@ enum Kind {
 /// The settling side of a handler: the queue's entrance, and the task that empties it.
 ///
 /// The task ends when every [`Settler`] is gone and everything is written.
-pub(super) fn open(clerk: Clerk) -> (Settler, impl Future<Output = ()> + Send + 'static) {
+pub(super) fn open(post: Arc<Post>) -> (Settler, impl Future<Output = ()> + Send + 'static) {
     let (sender, receiver) = mpsc::channel(QUEUE);
-    (Settler(sender), clerk.work(receiver))
+    (Settler(sender), Clerk(post).work(receiver))
 }
 
 impl Clerk {
@@ -187,7 +175,7 @@ impl Clerk {
         for call in calls {
             pipeline.add_command(call.command.clone());
         }
-        match self.link.pipeline(&pipeline).await {
+        match self.0.link.pipeline(&pipeline).await {
             Ok(replies) => replies,
             Err(error) => calls.iter().map(|_| Err(error.clone())).collect(),
         }
@@ -203,7 +191,7 @@ impl Clerk {
     ) {
         let trouble = Trouble::of(error);
         if trouble.passes() {
-            tracing::warn!(handler = %self.undertaker.handler, %error, waiting = items.len(),
+            tracing::warn!(handler = %self.0.handler.name, %error, waiting = items.len(),
                 "cannot settle for now; trying again");
             again.extend(items);
         } else if trouble == Trouble::GroupGone {
@@ -221,13 +209,13 @@ impl Clerk {
     /// The next best settlement for one that Redis refuses for good; the message is not lost over it.
     fn refused(&self, item: Item, error: &str) -> Option<Item> {
         let id = item.receipt.id();
-        tracing::error!(handler = %self.undertaker.handler, stream = %self.keys.stream, message_id = %id,
+        tracing::error!(handler = %self.0.handler.name, stream = %self.0.keys.stream, message_id = %id,
             error, "Redis refuses the settlement");
         let attempt = item.attempt();
         let settlement = match item.settlement {
             Settlement::Acknowledge(_) => {
                 let reason = format!("outputs refused: {error}");
-                self.retry.settle(
+                self.0.handler.retry.settle(
                     Outcome::Retry { reason, delay: None },
                     attempt,
                     Draw(fastrand::f64()),
@@ -235,7 +223,7 @@ impl Clerk {
             }
             Settlement::Bury { .. } => {
                 let error = format!("dead letter refused: {error}");
-                Settlement::Later { delay: self.retry.max, error }
+                Settlement::Later { delay: self.0.handler.retry.max, error }
             }
             // Its receipt is dropped: it stays pending and is delivered again.
             Settlement::Later { .. } | Settlement::Skip => return None,
@@ -248,7 +236,7 @@ impl Clerk {
         let statuses = match (kind, reply) {
             (Kind::Plain, Value::Int(count)) => {
                 let missing = items.len().saturating_sub(count.max(0) as usize);
-                add(&self.figures.superseded, missing);
+                add(&self.0.figures.superseded, missing);
                 vec![Value::Int(1); items.len()]
             }
             (Kind::Each, Value::Array(statuses)) => statuses,
@@ -282,19 +270,19 @@ impl Clerk {
         let handled = items.iter().filter(|i| matches!(i.settlement, Settlement::Acknowledge(_)));
         let waits =
             handled.map(|i| now.saturating_sub(Duration::from_millis(i.receipt.id().millis)));
-        self.figures.acknowledged(waits);
+        self.0.figures.acknowledged(waits);
         for item in &items {
             match &item.settlement {
-                Settlement::Acknowledge(_) => add(&self.figures.handled, 1),
-                Settlement::Skip => add(&self.figures.skipped, 1),
+                Settlement::Acknowledge(_) => add(&self.0.figures.handled, 1),
+                Settlement::Skip => add(&self.0.figures.skipped, 1),
                 Settlement::Later { delay, .. } => {
-                    add(&self.figures.retried, 1);
-                    self.wake.after(*delay);
+                    add(&self.0.figures.retried, 1);
+                    self.0.wake.after(*delay);
                 }
-                Settlement::Bury { reason, .. } => self.figures.bury(*reason),
+                Settlement::Bury { reason, .. } => self.0.figures.bury(*reason),
             }
         }
-        self.held.discharge(items.into_iter().map(|item| item.receipt));
+        self.0.held.discharge(items.into_iter().map(|item| item.receipt));
     }
 
     /// Lets go of what is no longer this host's to settle.
@@ -302,10 +290,10 @@ impl Clerk {
         if items.is_empty() {
             return;
         }
-        add(&self.figures.superseded, items.len());
-        tracing::debug!(handler = %self.undertaker.handler, count = items.len(),
+        add(&self.0.figures.superseded, items.len());
+        tracing::debug!(handler = %self.0.handler.name, count = items.len(),
             "settled elsewhere; nothing was written");
-        self.held.discharge(items.into_iter().map(|item| item.receipt));
+        self.0.held.discharge(items.into_iter().map(|item| item.receipt));
     }
 
     /// Sends the notices of acknowledged messages, at most once.
@@ -318,12 +306,12 @@ impl Clerk {
         if pipeline.is_empty() {
             return;
         }
-        let failed = match self.link.pipeline(&pipeline).await {
+        let failed = match self.0.link.pipeline(&pipeline).await {
             Ok(replies) => replies.into_iter().find_map(Result::err),
             Err(error) => Some(error),
         };
         if let Some(error) = failed {
-            tracing::warn!(handler = %self.undertaker.handler, %error, "a notice was not published");
+            tracing::warn!(handler = %self.0.handler.name, %error, "a notice was not published");
         }
     }
 
@@ -351,7 +339,7 @@ impl Clerk {
 
     fn acknowledge(&self, items: Vec<Item>) -> Call {
         let mut command = redis::cmd("XACK");
-        command.arg(&self.keys.stream).arg(&*self.group);
+        command.arg(&self.0.keys.stream).arg(&*self.0.handler.group);
         for item in &items {
             command.arg(item.receipt.id().to_string());
         }
@@ -372,18 +360,18 @@ impl Clerk {
                 fields(values.arg(2 * entry.fields.len()), &entry.fields);
             }
         }
-        let mut keys = vec![self.keys.stream.as_str(), self.keys.failures.as_str()];
+        let mut keys = vec![self.0.keys.stream.as_str(), self.0.keys.failures.as_str()];
         keys.extend(streams);
         let mut command = Lua::Settle.call(&keys);
-        command.arg(&*self.group).arg(&self.consumer);
+        command.arg(&*self.0.handler.group).arg(&self.0.consumer);
         append(&mut command, &values);
         Call { command, kind: Kind::Each, items }
     }
 
     fn park(&self, items: Vec<Item>) -> Call {
-        let keys = [&*self.keys.stream, &*self.keys.failures, &*self.keys.waiting];
+        let keys = [&*self.0.keys.stream, &*self.0.keys.failures, &*self.0.keys.waiting];
         let mut command = Lua::Park.call(&keys);
-        command.arg(&*self.group).arg(&self.consumer).arg(WAITING);
+        command.arg(&*self.0.handler.group).arg(&self.0.consumer).arg(WAITING);
         for item in &items {
             if let Settlement::Later { delay, error } = &item.settlement {
                 command.arg(item.receipt.id().to_string()).arg(item.attempt().number());
@@ -394,10 +382,14 @@ impl Clerk {
     }
 
     fn bury(&self, item: Item) -> Call {
-        let keys =
-            [&*self.keys.stream, &*self.keys.failures, &*self.keys.waiting, &*self.dead_letter];
+        let keys = [
+            &*self.0.keys.stream,
+            &*self.0.keys.failures,
+            &*self.0.keys.waiting,
+            &*self.0.handler.dead_letter,
+        ];
         let mut command = Lua::Bury.call(&keys);
-        command.arg(&*self.group);
+        command.arg(&*self.0.handler.group);
         if let Settlement::Bury { reason, error } = &item.settlement {
             let death = Death {
                 id: item.receipt.id(),
@@ -407,7 +399,7 @@ impl Clerk {
             };
             command.arg(self.holder(*reason)).arg(death.id.to_string());
             fields(&mut command, &item.message.fields);
-            fields(&mut command, &self.undertaker.epitaph(&death));
+            fields(&mut command, &self.0.epitaph(&death));
         }
         Call { command, kind: Kind::One, items: vec![item] }
     }
@@ -417,7 +409,7 @@ impl Clerk {
     /// Who must hold an entry for it to be buried. A body that is gone is nobody's
     /// any more: whoever notices it buries it.
     fn holder(&self, reason: Reason) -> &str {
-        if reason == Reason::Trimmed { "" } else { &self.consumer }
+        if reason == Reason::Trimmed { "" } else { &self.0.consumer }
     }
 }
 
