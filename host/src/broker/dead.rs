@@ -1,6 +1,6 @@
 //! Dead letters: what an operator reads, puts back, or throws away.
 
-use redis::Value;
+use redis::{RedisResult, Value};
 use serde::Serialize;
 
 use super::letter::{ADDED, MARK};
@@ -65,6 +65,8 @@ pub enum Redriven {
     NotALetter,
     /// Its body was trimmed before it was buried: there is nothing to put back.
     Bodiless,
+    /// Redis refused this one, with these words; it stays.
+    Refused(String),
 }
 
 impl Broker {
@@ -103,22 +105,38 @@ impl DeadLetters<'_> {
         Ok(self.range(&id, &id, 1).await?.into_iter().find_map(letter))
     }
 
-    /// Puts a letter's original fields back on its source stream and removes the letter, in one step.
+    /// The id of the newest entry; none on an empty stream, or where there is no stream.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::page`].
+    pub async fn last(&self) -> Result<Option<MessageId>, BrokerError> {
+        let mut asking = redis::cmd("XREVRANGE");
+        asking.arg(&self.stream).arg("+").arg("-").arg("COUNT").arg(1);
+        let answer = self.ask("read", &self.stream, &asking).await?;
+        Ok(reply::entries("XREVRANGE", answer)?.first().map(|entry| entry.id))
+    }
+
+    /// Puts letters' original fields back on their source streams, in order, and removes each letter in the same
+    /// step; says for each what came of it.
     ///
     /// The message is a new one there, with all its attempts before it, for every group that reads the stream.
     ///
     /// # Errors
     ///
-    /// When Redis refuses; the letter then stays.
-    pub async fn redrive(&self, letter: &DeadLetter) -> Result<Redriven, BrokerError> {
-        let mut putting = Lua::Redrive.call(&[&self.stream, &letter.note.source]);
-        putting.arg(letter.id.to_string()).arg(ADDED).arg(format!("{MARK}source"));
-        match self.ask("redrive a dead letter to", &letter.note.source, &putting).await? {
-            Value::Int(0) => Ok(Redriven::Missing),
-            Value::Int(-2) => Ok(Redriven::Bodiless),
-            Value::Int(_) => Ok(Redriven::NotALetter),
-            id => Ok(Redriven::As(reply::text("redrive.lua", id)?)),
+    /// When Redis does not answer; each letter then either moved or stays.
+    pub async fn redrive(&self, letters: &[&DeadLetter]) -> Result<Vec<Redriven>, BrokerError> {
+        let mut putting = redis::pipe();
+        for letter in letters {
+            let mut one = Lua::Redrive.call(&[&self.stream, &letter.note.source]);
+            one.arg(letter.id.to_string()).arg(ADDED).arg(format!("{MARK}source"));
+            putting.add_command(one);
         }
+        let failed = |source| {
+            self.broker.failed(format!("redrive the letters of stream `{}`", self.stream), source)
+        };
+        let answers = self.broker.link.pipeline(putting.ignore_errors()).await.map_err(failed)?;
+        answers.into_iter().map(redriven).collect()
     }
 
     /// Removes letters for good (`XDEL`) and says how many there were.
@@ -161,6 +179,22 @@ impl DeadLetters<'_> {
         let link: &Link = &self.broker.link;
         let failed = |source| self.broker.failed(format!("{purpose} stream `{stream}`"), source);
         link.query(command).await.map_err(failed)
+    }
+}
+
+/// What the answer of `redrive.lua` means.
+fn redriven(answer: RedisResult<Value>) -> Result<Redriven, BrokerError> {
+    match answer {
+        Err(refusal) => {
+            let words = refusal.to_string();
+            // A server adds where in which script it happened, which tells a reader nothing.
+            let words = words.split(" script: ").next().unwrap_or_default();
+            Ok(Redriven::Refused(words.to_owned()))
+        }
+        Ok(Value::Int(0)) => Ok(Redriven::Missing),
+        Ok(Value::Int(-2)) => Ok(Redriven::Bodiless),
+        Ok(Value::Int(_)) => Ok(Redriven::NotALetter),
+        Ok(id) => Ok(Redriven::As(reply::text("redrive.lua", id)?)),
     }
 }
 

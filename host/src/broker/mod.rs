@@ -30,7 +30,7 @@ use std::sync::Arc;
 use redis::RedisError;
 use tokio::task::JoinHandle;
 
-pub use dead::{DeadLetter, DeadLetters, Redriven};
+pub use dead::{DeadLetter, DeadLetters, Note, Redriven};
 pub use feed::Feed;
 pub use inspect::{GroupStatus, HostStatus};
 pub use presence::Sign;

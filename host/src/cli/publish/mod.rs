@@ -1,0 +1,193 @@
+//! `tidegate publish`: append messages to a stream.
+//!
+//! Prints the ids that the messages got, one a line. A file or standard input
+//! is read a line at a time and appended in batches, so it may be endless.
+
+mod fields;
+mod lines;
+
+use std::path::PathBuf;
+
+use clap::ArgGroup;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use tokio::io::AsyncRead;
+
+use super::source::Source;
+use super::{Failure, print};
+use crate::broker::Broker;
+use crate::message::Field;
+use fields::Shape;
+use lines::Lines;
+
+/// Messages that are sent to Redis together at most.
+const BATCH: usize = 500;
+
+/// Bytes of lines that are sent to Redis together, give or take one line.
+const BATCH_BYTES: usize = 1 << 20;
+
+#[derive(Debug, clap::Args)]
+#[command(group(ArgGroup::new("message").required(true).args(["fields", "json", "file", "stdin"])))]
+pub(super) struct Arguments {
+    /// The stream to append to
+    stream: String,
+    /// A message of these fields; order and repetition are kept
+    #[arg(value_name = "FIELD=VALUE", value_parser = OsStringValueParser::new().try_map(fields::argument))]
+    fields: Vec<Field>,
+    /// A message of a JSON object: strings become fields as they are, other values as JSON text
+    #[arg(long, value_name = "TEXT")]
+    json: Option<String>,
+    /// A message for each line of a file, a JSON object each; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The same as `--file -`
+    #[arg(long)]
+    stdin: bool,
+    /// Put the JSON text, or each line whatever it is, whole in this field
+    #[arg(long, value_name = "NAME", conflicts_with = "fields")]
+    field: Option<String>,
+    /// Append the message this many times
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(conflicts_with_all = ["file", "stdin"])]
+    count: u64,
+    /// Do not print the ids
+    #[arg(long, short)]
+    quiet: bool,
+    #[command(flatten)]
+    source: Source,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let shape = arguments.field.clone().map_or(Shape::Object, Shape::Whole);
+    let message = single(&arguments, &shape)?;
+    let broker = arguments.source.connect("tidegate-publish").await?;
+    let ids = if arguments.quiet { Ids::Untold } else { Ids::Printed };
+    let mut press = Press { broker: &broker, stream: &arguments.stream, ids, appended: 0 };
+    let done = match (message, &arguments.file) {
+        (Some(message), _) => press.repeat(&message, arguments.count).await,
+        (None, Some(file)) if file.as_os_str() != "-" => {
+            let name = file.display().to_string();
+            match tokio::fs::File::open(file).await {
+                Ok(opened) => press.lines(opened, &name, &shape).await,
+                Err(source) => Err(Failure::system(format!("open {name}"))(source)),
+            }
+        }
+        (None, _) => press.lines(tokio::io::stdin(), "standard input", &shape).await,
+    };
+    press.sum_up(&done);
+    done
+}
+
+/// The message that the command line itself holds, if it does.
+fn single(arguments: &Arguments, shape: &Shape) -> Result<Option<Vec<Field>>, Failure> {
+    if !arguments.fields.is_empty() {
+        return Ok(Some(arguments.fields.clone()));
+    }
+    let Some(json) = &arguments.json else { return Ok(None) };
+    let message = shape.json(json.as_bytes());
+    message.map(Some).map_err(|mistake| Failure::Usage(format!("--json:{mistake}")))
+}
+
+/// What a line turned out to be.
+enum Next {
+    Message(Vec<Field>),
+    Blank,
+    End,
+}
+
+async fn next<R>(lines: &mut Lines<R>, name: &str, shape: &Shape) -> Result<Next, Failure>
+where
+    R: AsyncRead + Unpin,
+{
+    let line = lines.next().await.map_err(Failure::system(format!("read {name}")))?;
+    let Some(line) = line else { return Ok(Next::End) };
+    match shape.line(&line) {
+        Ok(message) => Ok(message.map_or(Next::Blank, Next::Message)),
+        Err(mistake) => Err(Failure::Wrong(format!("{name}:{}:{mistake}", lines.number()))),
+    }
+}
+
+/// Whether ids are told.
+#[derive(Clone, Copy)]
+enum Ids {
+    Printed,
+    Untold,
+}
+
+/// Appends, prints ids, and counts.
+struct Press<'a> {
+    broker: &'a Broker,
+    stream: &'a str,
+    ids: Ids,
+    appended: u64,
+}
+
+impl Press<'_> {
+    async fn repeat(&mut self, message: &[Field], times: u64) -> Result<(), Failure> {
+        let batch = vec![message.to_vec(); times.min(BATCH as u64) as usize];
+        let mut left = times;
+        while left > 0 {
+            let now = left.min(BATCH as u64);
+            self.append(&batch[..now as usize]).await?;
+            left -= now;
+        }
+        Ok(())
+    }
+
+    /// A message for each line; a batch goes off when it is full, or when the next line is not there yet.
+    async fn lines<R>(&mut self, input: R, name: &str, shape: &Shape) -> Result<(), Failure>
+    where
+        R: AsyncRead + Unpin,
+    {
+        let mut lines = Lines::new(input);
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        loop {
+            match next(&mut lines, name, shape).await {
+                Ok(Next::Message(message)) => {
+                    bytes += message.iter().map(|field| field.value.len()).sum::<usize>();
+                    batch.push(message);
+                }
+                Ok(Next::Blank) => {}
+                Ok(Next::End) => return self.append(&batch).await,
+                Err(failure) => {
+                    self.append(&batch).await?;
+                    return Err(failure);
+                }
+            }
+            if batch.len() >= BATCH || bytes >= BATCH_BYTES || lines.would_wait() {
+                self.append(&batch).await?;
+                (batch, bytes) = (Vec::new(), 0);
+            }
+        }
+    }
+
+    async fn append(&mut self, batch: &[Vec<Field>]) -> Result<(), Failure> {
+        let ids = self.broker.publish(self.stream, batch).await?;
+        self.appended += ids.len() as u64;
+        match self.ids {
+            Ids::Untold => {}
+            Ids::Printed => {
+                let printed: String = ids.iter().map(|id| format!("{id}\n")).collect();
+                // Whoever asked for messages to be appended wants them all, read or not.
+                print::text(&printed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says how much was appended, where the ids alone do not show it.
+    fn sum_up(&self, done: &Result<(), Failure>) {
+        let messages = print::count(self.appended, "message");
+        let stream = self.stream;
+        match (done, self.ids) {
+            (Ok(()), Ids::Untold) => {}
+            (Ok(()), Ids::Printed) if self.appended == 1 => {}
+            (Ok(()), Ids::Printed) => eprintln!("appended {messages} to `{stream}`"),
+            (Err(Failure::Broker(_) | Failure::System { .. }), _) if self.appended == 0 => {}
+            // Of the batch that failed, some may have arrived.
+            (Err(Failure::Broker(_)), _) => {
+                eprintln!("at least {messages} went to `{stream}` before this:");
+            }
+            (Err(_), _) => eprintln!("{messages} went to `{stream}` before this:"),
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! `tidegate status`: how the manifest's handlers stand, and which hosts carry them.
+//!
+//! What Redis cannot tell is shown as `–`, or `null` in JSON, never as 0.
+
+use std::collections::BTreeSet;
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use clap::Args;
+use comfy_table::{Cell, CellAlignment, Color};
+use serde::Serialize;
+
+use super::Failure;
+use super::print::{self, Reader};
+use super::source::Source;
+use crate::broker::{Broker, GroupStatus, HostStatus};
+use crate::manifest::Handler;
+
+/// How often `--watch` looks; a host tells its rate no more often than this.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+
+/// Moves the cursor home and clears what is below it (ECMA-48).
+const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
+
+/// So much of a digest tells plugin files apart.
+const DIGEST: usize = 8;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Look again every two seconds, until interrupted; with --json, a line each time
+    #[arg(long, short)]
+    watch: bool,
+    #[command(flatten)]
+    source: Source,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let handlers = arguments.source.manifest.load()?.handlers;
+    let broker = arguments.source.connect("tidegate-status").await?;
+    if !arguments.watch {
+        let status = Status::read(&broker, &handlers).await?;
+        let printed =
+            if arguments.json { print::json(&status) } else { print::text(&status.tables()) };
+        return printed.map(drop);
+    }
+    let mut every = tokio::time::interval(WATCH_EVERY);
+    loop {
+        every.tick().await;
+        let status = Status::read(&broker, &handlers).await?;
+        let reader = if arguments.json {
+            print::json_line(&status)
+        } else {
+            let before = if io::stdout().is_terminal() { CLEAR } else { "" };
+            print::text(&format!("{before}{}\n", status.tables()))
+        };
+        if reader? == Reader::Gone {
+            return Ok(());
+        }
+    }
+}
+
+/// How every handler of a manifest stands.
+#[derive(Debug, Serialize)]
+struct Status {
+    /// Where, without secrets.
+    redis: String,
+    handlers: Vec<HandlerStatus>,
+}
+
+/// A handler; without figures while its group does not exist.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct HandlerStatus {
+    handler: String,
+    stream: String,
+    group: String,
+    group_exists: bool,
+    length: Option<u64>,
+    unread: Option<u64>,
+    oldest_unread_ms: Option<u64>,
+    pending: Option<u64>,
+    retries_waiting: Option<u64>,
+    dead_letter: String,
+    /// Letters on the dead-letter stream, which handlers may share.
+    dead: Option<u64>,
+    hosts_alive: Option<usize>,
+    /// Messages handled a second by all hosts alive; absent without one.
+    rate: Option<f64>,
+    /// The digests of the plugins at work; several while hosts differ.
+    plugins: BTreeSet<String>,
+    hosts: Vec<HostStatus>,
+}
+
+impl Status {
+    async fn read(broker: &Broker, handlers: &[Handler]) -> Result<Self, Failure> {
+        let mut read = Vec::with_capacity(handlers.len());
+        for handler in handlers {
+            read.push(HandlerStatus::new(handler, broker.inspect(handler).await?));
+        }
+        Ok(Self { redis: broker.address().to_owned(), handlers: read })
+    }
+
+    /// The handlers, and below them the hosts, if there are any.
+    fn tables(&self) -> String {
+        let handlers = self.handlers.iter().map(HandlerStatus::row).collect();
+        let mut tables = print::table(&HANDLER_COLUMNS, handlers);
+        let hosts: Vec<_> = self.handlers.iter().flat_map(HandlerStatus::host_rows).collect();
+        if !hosts.is_empty() {
+            tables.push('\n');
+            tables.push_str(&print::table(&HOST_COLUMNS, hosts));
+        }
+        tables
+    }
+}
+
+const HANDLER_COLUMNS: [&str; 11] = [
+    "handler", "stream", "group", "unread", "oldest", "pending", "waiting", "dead", "hosts",
+    "rate/s", "plugin",
+];
+
+const HOST_COLUMNS: [&str; 7] =
+    ["host", "handler", "pending", "idle", "version", "plugin", "alive"];
+
+impl HandlerStatus {
+    fn new(handler: &Handler, group: Option<GroupStatus>) -> Self {
+        let group = group.as_ref();
+        let hosts = group.map_or(Vec::new(), |group| group.hosts.clone());
+        let signs = || hosts.iter().filter_map(|host| host.sign.as_ref());
+        let alive = signs().count();
+        Self {
+            handler: handler.name.to_string(),
+            stream: handler.stream.to_string(),
+            group: handler.group.to_string(),
+            group_exists: group.is_some(),
+            length: group.map(|group| group.length),
+            unread: group.and_then(|group| group.lag),
+            oldest_unread_ms: group.and_then(|group| group.oldest_unread),
+            pending: group.map(|group| group.pending),
+            retries_waiting: group.map(|group| group.retries_waiting),
+            dead_letter: handler.dead_letter.to_string(),
+            dead: group.map(|group| group.dead),
+            hosts_alive: group.map(|_| alive),
+            rate: (alive > 0).then(|| signs().map(|sign| sign.rate).sum()),
+            plugins: signs().map(|sign| sign.plugin.clone()).collect(),
+            hosts,
+        }
+    }
+
+    fn row(&self) -> Vec<Cell> {
+        let group = if self.group_exists {
+            print::legible(self.group.as_bytes())
+        } else {
+            format!("{} (not yet there)", print::legible(self.group.as_bytes()))
+        };
+        let plugins: Vec<_> = self.plugins.iter().map(|digest| short(digest)).collect();
+        let plugins = (!plugins.is_empty()).then(|| plugins.join(", "));
+        vec![
+            Cell::new(&self.handler),
+            Cell::new(print::legible(self.stream.as_bytes())),
+            Cell::new(group),
+            number(self.unread),
+            number(self.oldest_unread_ms.map(print::span)),
+            number(self.pending),
+            number(self.retries_waiting),
+            unwanted(self.dead),
+            needed(self.hosts_alive),
+            number(self.rate.map(|rate| format!("{rate:.1}"))),
+            Cell::new(print::figure(plugins)),
+        ]
+    }
+
+    fn host_rows(&self) -> impl Iterator<Item = Vec<Cell>> {
+        self.hosts.iter().map(|host| {
+            let sign = host.sign.as_ref();
+            vec![
+                Cell::new(print::legible(host.name.as_bytes())),
+                Cell::new(&self.handler),
+                number(Some(host.pending)),
+                number(Some(print::span(host.idle))),
+                Cell::new(print::figure(sign.map(|sign| &sign.version))),
+                Cell::new(print::figure(sign.map(|sign| short(&sign.plugin)))),
+                sign.map_or(Cell::new("no").fg(Color::Red), |_| Cell::new("yes")),
+            ]
+        })
+    }
+}
+
+fn number(figure: Option<impl ToString>) -> Cell {
+    Cell::new(print::figure(figure)).set_alignment(CellAlignment::Right)
+}
+
+/// A figure that stands out above 0.
+fn unwanted(figure: Option<u64>) -> Cell {
+    let cell = number(figure);
+    if figure.is_some_and(|figure| figure > 0) { cell.fg(Color::Red) } else { cell }
+}
+
+/// A figure that stands out at 0.
+fn needed(figure: Option<usize>) -> Cell {
+    let cell = number(figure);
+    if figure == Some(0) { cell.fg(Color::Red) } else { cell }
+}
+
+/// The start of a digest, without the name of its algorithm.
+fn short(digest: &str) -> String {
+    let digits = digest.rsplit_once(':').map_or(digest, |(_, digits)| digits);
+    print::legible(digits.chars().take(DIGEST).collect::<String>().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::Sign;
+    use crate::manifest::{Manifest, ProcessEnvironment};
+    use std::path::Path;
+
+    fn handler() -> Handler {
+        let text = "[handler.charge]\nplugin = \"charge.wasm\"\nstream = \"orders\"\n";
+        let manifest = Manifest::parse(text, Path::new("t.toml"), &ProcessEnvironment).unwrap();
+        manifest.handlers.into_iter().next().unwrap()
+    }
+
+    fn host(name: &str, sign: Option<(&str, f64)>) -> HostStatus {
+        let sign = sign.map(|(plugin, rate)| {
+            serde_json::from_value::<Sign>(serde_json::json!({
+                "process": { "machine": "", "pid": 1, "started": "" },
+                "version": "0.1.0", "plugin": plugin, "handled": 0, "retried": 0, "buried": 0,
+                "rate": rate,
+            }))
+            .unwrap()
+        });
+        HostStatus { name: name.into(), pending: 2, idle: 1_500, sign }
+    }
+
+    fn shown(cells: &[Cell]) -> Vec<String> {
+        cells.iter().map(Cell::content).collect()
+    }
+
+    #[test]
+    fn a_handler_without_a_group_shows_no_figure_at_all() {
+        let status = HandlerStatus::new(&handler(), None);
+        let row = shown(&status.row());
+        assert_eq!(row[..3], ["charge", "orders", "charge (not yet there)"]);
+        assert!(row[3..].iter().all(|cell| cell == print::ABSENT), "{row:?}");
+        let told = serde_json::to_value(&status).unwrap();
+        for figure in ["unread", "pending", "retries-waiting", "dead", "hosts-alive", "rate"] {
+            assert_eq!(told.get(figure), Some(&serde_json::Value::Null), "{figure}");
+        }
+        assert_eq!(told["group-exists"], false);
+    }
+
+    #[test]
+    fn a_figure_that_redis_cannot_give_is_absent_and_one_that_is_zero_is_zero() {
+        let group = GroupStatus { lag: None, pending: 0, ..GroupStatus::default() };
+        let row = shown(&HandlerStatus::new(&handler(), Some(group)).row());
+        assert_eq!(row[3..], ["–", "–", "0", "0", "0", "0", "–", "–"]);
+    }
+
+    #[test]
+    fn rates_add_up_and_plugins_that_differ_are_all_named() {
+        let hosts = vec![
+            host("a", Some(("sha256:aaaaaaaaaaaaaaaa", 1.5))),
+            host("b", Some(("sha256:bbbbbbbbbbbbbbbb", 2.0))),
+            host("c", None),
+        ];
+        let status =
+            HandlerStatus::new(&handler(), Some(GroupStatus { hosts, ..GroupStatus::default() }));
+        let row = shown(&status.row());
+        assert_eq!(row[8..], ["2", "3.5", "aaaaaaaa, bbbbbbbb"]);
+        let rows: Vec<_> = status.host_rows().map(|row| shown(&row)).collect();
+        assert_eq!(rows[0], ["a", "charge", "2", "1s", "0.1.0", "aaaaaaaa", "yes"]);
+        assert_eq!(rows[2], ["c", "charge", "2", "1s", "–", "–", "no"]);
+    }
+}
