@@ -2,9 +2,11 @@
 
 use clap::Args;
 
-use super::Failure;
 use super::source::ManifestFile;
+use super::{Failure, print};
 use crate::host::Plugins;
+use crate::manifest::Handler;
+use crate::sandbox::Plugin;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -15,9 +17,11 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let manifest = arguments.manifest.load()?;
     let plugins = tokio::task::block_in_place(|| Plugins::load(&manifest))?;
-    for (handler, plugin) in manifest.handlers.iter().zip(plugins.iter()) {
-        println!("{}: {} ({})", handler.name, plugin.path().display(), plugin.digest());
-    }
-    println!("{}: nothing to complain about", manifest.path.display());
+    let row = |(handler, plugin): (&Handler, &Plugin)| {
+        format!("{}: {} ({})\n", handler.name, plugin.path().display(), plugin.digest())
+    };
+    let rows: String = manifest.handlers.iter().zip(plugins.iter()).map(row).collect();
+    print::text(&rows)?;
+    eprintln!("{}: nothing to complain about", manifest.path.display());
     Ok(())
 }

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::{Cell, CellAlignment};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::Failure;
-use crate::demo::{self, Audience, BURST, PACE, PACED, Story};
+use super::{Failure, print};
+use crate::demo::{self, Audience, BURST, Line, PACE, PACED, Story};
 use crate::manifest::Manifest;
 use crate::shutdown::{self, Stop};
 
@@ -73,17 +73,12 @@ impl Audience for Bar {
 }
 
 fn tell(story: &Story) -> Result<(), Failure> {
-    println!("{}", handlers(story));
-    println!();
-    println!("{}", sums(story));
+    print::text(&format!("{}\n{}", handlers(story), sums(story)))?;
     if !story.objections.is_empty() {
-        return Err(Failure::Wrong(format!(
-            "the sums do not hold: {}",
-            story.objections.join("; ")
-        )));
+        let objections = story.objections.join("; ");
+        return Err(Failure::Wrong(format!("the sums do not hold: {objections}")));
     }
-    println!();
-    println!("{NEXT}");
+    eprintln!("\n{NEXT}");
     Ok(())
 }
 
@@ -94,33 +89,31 @@ Every order was either invoiced once or buried with its reason. What to type nex
   target/release/tidegate dev --manifest examples/first-handler/tidegate.toml
   target/release/tidegate help               everything else";
 
-fn handlers(story: &Story) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_header(["handler", "handled", "retried", "dead", "p50", "p99"]);
-    for line in &story.lines {
-        table.add_row(vec![
+fn handlers(story: &Story) -> String {
+    let row = |line: &Line| {
+        vec![
             Cell::new(&line.handler),
             number(line.handled),
             number(line.retried),
             number(line.dead),
             millis(line.p50),
             millis(line.p99),
-        ]);
-    }
-    table
+        ]
+    };
+    let columns = ["handler", "handled", "retried", "dead", "p50", "p99"];
+    print::table(&columns, story.lines.iter().map(row).collect())
 }
 
-fn sums(story: &Story) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.add_row(vec![Cell::new("orders sent"), number(story.sent)]);
-    table.add_row(vec![Cell::new("invoiced"), number(story.results)]);
+fn sums(story: &Story) -> String {
+    let mut rows = vec![
+        vec![Cell::new("sent"), number(story.sent)],
+        vec![Cell::new("invoiced"), number(story.results)],
+    ];
     for (reason, count) in &story.dead {
-        table.add_row(vec![Cell::new(format!("dead: {reason}")), number(*count)]);
+        rows.push(vec![Cell::new(format!("dead: {reason}")), number(*count)]);
     }
-    table.add_row(vec![Cell::new("messages a second"), number(story.rate as u64)]);
-    table
+    rows.push(vec![Cell::new("messages a second"), number(story.rate as u64)]);
+    print::table(&["orders", ""], rows)
 }
 
 fn number(count: u64) -> Cell {

@@ -5,10 +5,14 @@
 //! is wrong.
 
 mod check;
+mod dead;
 mod demo;
 mod dev;
+mod print;
+mod publish;
 mod run;
 mod source;
+mod status;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -38,6 +42,12 @@ enum Command {
     Demo(demo::Arguments),
     /// Say everything that `run` would refuse, plugins included, without a connection
     Check(check::Arguments),
+    /// Append messages to a stream
+    Publish(publish::Arguments),
+    /// Show handlers, lag, pending, retries, dead letters, hosts and rates
+    Status(status::Arguments),
+    /// List, show, redrive or purge dead letters
+    Dead(dead::Arguments),
 }
 
 /// Why a command ended early, and with which exit status.
@@ -125,6 +135,9 @@ impl Command {
             Self::Dev(arguments) => dev::run(arguments).await,
             Self::Demo(arguments) => demo::run(arguments).await,
             Self::Check(arguments) => check::run(&arguments),
+            Self::Publish(arguments) => publish::run(arguments).await,
+            Self::Status(arguments) => status::run(arguments).await,
+            Self::Dead(arguments) => dead::run(arguments).await,
         }
     }
 
@@ -134,7 +147,7 @@ impl Command {
             Self::Run(arguments) => arguments.voice(),
             Self::Dev(_) => Voice::Friendly,
             Self::Demo(_) => Voice::Quiet,
-            Self::Check(_) => Voice::Terse,
+            Self::Check(_) | Self::Publish(_) | Self::Status(_) | Self::Dead(_) => Voice::Terse,
         }
     }
 }

@@ -26,6 +26,10 @@ const BATCH: usize = 500;
 const BATCH_BYTES: usize = 1 << 20;
 
 #[derive(Debug, clap::Args)]
+// Left to itself, clap puts the group before the stream.
+#[command(
+    override_usage = "tidegate publish [OPTIONS] <STREAM> <FIELD=VALUE ...|--json <TEXT>|--file <FILE>|--stdin>"
+)]
 #[command(group(ArgGroup::new("message").required(true).args(["fields", "json", "file", "stdin"])))]
 pub(super) struct Arguments {
     /// The stream to append to
