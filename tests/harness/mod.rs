@@ -1,0 +1,62 @@
+//! What the promises are tested with: real servers, the real program, real plugins.
+//!
+//! Each test has a server, a directory and hosts of its own. Nothing sleeps for
+//! luck: [`eventually`] waits for a condition, with a deadline. What is started
+//! here ends with the test, also when it fails.
+
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]
+#![allow(reason = "shared by several test programs, none of which uses all of it")]
+
+mod client;
+mod host;
+mod plugins;
+mod proxy;
+mod server;
+
+use std::time::{Duration, Instant};
+
+pub use client::{Entry, Redis, millis};
+pub use host::{Done, Host, Running, Setup, command};
+pub use plugins::root;
+pub use proxy::Proxy;
+pub use server::{Certificates, Options, Server};
+
+/// How long a condition may take to come true. Generous: only a failing test waits for it.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// How often a condition is looked at.
+const EVERY: Duration = Duration::from_millis(10);
+
+/// Waits until something is so; fails the test, naming it, when it takes too long.
+#[track_caller]
+pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    within(DEADLINE, what, condition);
+}
+
+/// [`eventually`], with a deadline of its own.
+#[track_caller]
+pub fn within(deadline: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < deadline, "waited {deadline:?} in vain: {what}");
+        std::thread::sleep(EVERY);
+    }
+}
+
+/// Fails the test if something comes to be so within a time in which it would have, were it ever to.
+#[track_caller]
+pub fn never(time: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while started.elapsed() < time {
+        assert!(!condition(), "after {:?}: {what}", started.elapsed());
+        std::thread::sleep(EVERY);
+    }
+}
+
+/// A random number generator whose seed is printed, and taken from `TIDEGATE_TEST_SEED` if set.
+pub fn random() -> fastrand::Rng {
+    let given = std::env::var("TIDEGATE_TEST_SEED").ok().map(|seed| seed.parse().unwrap());
+    let seed = given.unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("to see this again: TIDEGATE_TEST_SEED={seed}");
+    fastrand::Rng::with_seed(seed)
+}
