@@ -1,6 +1,6 @@
 //! A plain blocking client: what a test says to Redis, and how it reads the answers.
 
-use redis::{ConnectionLike, FromRedisValue, Value};
+use redis::{FromRedisValue, Value};
 
 use super::eventually;
 
@@ -78,6 +78,12 @@ impl Redis {
     #[track_caller]
     pub fn tell(&mut self, line: &str) {
         self.ask::<Value>(line);
+    }
+
+    /// Runs a script without keys or arguments.
+    #[track_caller]
+    pub fn eval(&mut self, script: &str) {
+        redis::cmd("EVAL").arg(script).arg(0).exec(&mut self.0).unwrap();
     }
 
     /// Appends a message and gives its id.

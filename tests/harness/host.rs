@@ -127,7 +127,13 @@ impl Host {
     /// `tidegate run` for these handlers on this server. The folder goes with the process.
     #[track_caller]
     pub fn start(server: &Server, manifest: &str) -> Running {
-        let setup = Setup::new(server, manifest);
+        Self::at(&server.url(), manifest)
+    }
+
+    /// As [`Self::start`], for a Redis by its address.
+    #[track_caller]
+    pub fn at(url: &str, manifest: &str) -> Running {
+        let setup = Setup::at(url, manifest);
         Running { host: setup.start(), setup }
     }
 

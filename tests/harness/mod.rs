@@ -4,8 +4,14 @@
 //! luck: [`eventually`] waits for a condition, with a deadline. What is started
 //! here ends with the test, also when it fails.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]
-#![allow(reason = "shared by several test programs, none of which uses all of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "shared by several test programs, none of which uses all of it"
+)]
 
 mod client;
 mod host;

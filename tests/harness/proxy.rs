@@ -27,6 +27,7 @@ struct Rules {
     /// Connections are cut after a random number of bytes up to this one, in either direction.
     storm: Option<(usize, fastrand::Rng)>,
     cuts: usize,
+    made: usize,
     connections: Vec<UnixStream>,
 }
 
@@ -103,6 +104,11 @@ impl Proxy {
         self.rules().cuts
     }
 
+    /// How many connections were made so far.
+    pub fn connections(&self) -> usize {
+        self.rules().made
+    }
+
     fn rules(&self) -> MutexGuard<'_, Rules> {
         self.rules.lock().unwrap()
     }
@@ -119,6 +125,7 @@ fn join(client: UnixStream, server: UnixStream, rules: &Arc<Mutex<Rules>>) {
     let [mut up, mut down] = [None, None];
     {
         let mut rules = rules.lock().unwrap();
+        rules.made += 1;
         rules.connections.push(client.try_clone().unwrap());
         if let Some((most, random)) = &mut rules.storm {
             (up, down) = (Some(random.usize(..*most)), Some(random.usize(..*most)));
