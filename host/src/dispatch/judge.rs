@@ -1,19 +1,22 @@
 //! Whether a handler may have what it asks for. Pure.
 
-use crate::manifest::Grants;
+use crate::manifest::Handler;
 use crate::outcome::{Fault, FaultKind, Outcome, Output};
 
 /// The outcome, unless it asks for an output that the grants do not name: then a fault.
-pub(super) fn judge(outcome: Outcome, grants: &Grants) -> Outcome {
+pub(super) fn judge(outcome: Outcome, handler: &Handler) -> Outcome {
     let Outcome::Done(outputs) = &outcome else { return outcome };
-    match outputs.iter().find_map(|output| objection(output, grants)) {
+    match outputs.iter().find_map(|output| objection(output, handler)) {
         Some(detail) => Outcome::Fault(Fault::new(FaultKind::Denied, detail)),
         None => outcome,
     }
 }
 
-fn objection(output: &Output, grants: &Grants) -> Option<String> {
+fn objection(output: &Output, Handler { stream, grants, .. }: &Handler) -> Option<String> {
     match output {
+        Output::Append(entry) if *entry.stream == **stream => Some(format!(
+            "an entry for `{stream}`, the handler's own stream, which it would feed for ever"
+        )),
         Output::Append(entry) if !grants.outputs.allows(&entry.stream) => Some(format!(
             "an entry for stream `{0}`, which `outputs` does not grant; add \"{0}\" to it if it should",
             entry.stream

@@ -187,7 +187,7 @@ impl Lane {
         self.figures.ran(elapsed);
         drop((in_flight, slots));
         for (delivery, outcome) in deliveries.into_iter().zip(outcomes) {
-            let outcome = judge(outcome, &self.handler.grants);
+            let outcome = judge(outcome, &self.handler);
             self.log(&delivery, &outcome, elapsed);
             let draw = Draw(fastrand::f64());
             let settlement = self.handler.retry.settle(outcome, delivery.attempt, draw);
