@@ -110,7 +110,7 @@ fn connections_killed_again_and_again_strand_nothing() {
 #[test]
 fn a_reply_cut_off_in_its_middle_strands_no_message() {
     let (_server, mut redis, proxy, _host) = behind_proxy();
-    eventually("it reads", || !redis.consumers("in", "h").is_empty());
+    eventually("it reads", || redis.readers() == 1);
     for bytes in [0, 1, 40, 400] {
         proxy.cut_replies("XREADGROUP", bytes, 1);
         let before = (proxy.cuts(), redis.length("out"));
@@ -125,7 +125,7 @@ fn a_reply_cut_off_in_its_middle_strands_no_message() {
 #[test]
 fn a_settlement_whose_answer_is_lost_is_written_once() {
     let (_server, mut redis, proxy, _host) = behind_proxy();
-    eventually("it reads", || !redis.consumers("in", "h").is_empty());
+    eventually("it reads", || redis.readers() == 1);
     for bytes in [0, 1, 5] {
         // What settles is a script; its answer never arrives whole.
         proxy.cut_replies("EVALSHA", bytes, 1);
@@ -140,7 +140,7 @@ fn a_settlement_whose_answer_is_lost_is_written_once() {
 #[test]
 fn a_lost_answer_to_an_acknowledgement_costs_nothing() {
     let (_server, mut redis, proxy, _host) = behind_proxy();
-    eventually("it reads", || !redis.consumers("in", "h").is_empty());
+    eventually("it reads", || redis.readers() == 1);
     proxy.cut_replies("XACK", 0, 1);
     redis.add_many(40, "in", &[("nothing", "to write")]);
     within(MENDED, "an answer is cut", || proxy.cuts() > 0);
@@ -150,7 +150,7 @@ fn a_lost_answer_to_an_acknowledgement_costs_nothing() {
 #[test]
 fn a_storm_of_broken_connections_loses_nothing() {
     let (_server, mut redis, proxy, _host) = behind_proxy();
-    eventually("it reads", || !redis.consumers("in", "h").is_empty());
+    eventually("it reads", || redis.readers() == 1);
     proxy.storm(60_000, random());
     proxy.cut();
     let mut ids = Vec::new();

@@ -198,6 +198,18 @@ impl Redis {
         self.wait_for(1, stream).remove(0)
     }
 
+    /// How many connections are blocked in a read of a group.
+    #[track_caller]
+    pub fn readers(&mut self) -> usize {
+        let clients: String = self.ask("CLIENT LIST");
+        let is_blocked = |line: &str| {
+            let flags = line.split(" flags=").nth(1).and_then(|rest| rest.split(' ').next());
+            flags.is_some_and(|flags| flags.contains('b'))
+        };
+        let reads = |line: &&str| is_blocked(line) && line.contains(" cmd=xreadgroup ");
+        clients.lines().filter(reads).count()
+    }
+
     /// Ends every other connection, as the server sees them. Gives how many there were.
     pub fn kill_others(&mut self) -> usize {
         self.ask("CLIENT KILL TYPE normal SKIPME yes")
