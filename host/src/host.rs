@@ -132,7 +132,10 @@ impl Host {
     ) -> Result<Self, HostError> {
         let broker = Arc::new(Broker::connect(redis, &name(manifest), stop).await?);
         let guests = guest_threads()?;
-        let mut host = Self { handlers: JoinSet::new(), figures: Vec::new(), guests: None };
+        let threads = guests.handle().clone();
+        // From here on the threads are the host's, which lets them go without waiting: a
+        // runtime may not be dropped here as it is.
+        let mut host = Self { handlers: JoinSet::new(), figures: Vec::new(), guests: Some(guests) };
         for (handler, runner) in manifest.handlers.iter().zip(plugins.runners) {
             let figures = Arc::new(Figures::default());
             host.figures.push(figures.clone());
@@ -140,13 +143,12 @@ impl Host {
                 handler: Arc::new(handler.clone()),
                 runner,
                 figures,
-                guests: guests.handle().clone(),
+                guests: threads.clone(),
                 stop: stop.clone(),
                 grace: manifest.host.grace,
             };
             host.employ(broker.clone(), dispatch).await?;
         }
-        host.guests = Some(guests);
         tracing::info!(handlers = host.figures.len(), redis = broker.address(), "ready");
         Ok(host)
     }
