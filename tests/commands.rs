@@ -35,7 +35,8 @@ fn a_bad_manifest_ends_it_with_status_2_and_every_problem() {
     for command in ["run", "check", "dev"] {
         let done = Setup::at("redis://127.0.0.1:1", &manifest).command(&[command]).finish();
         let done = done.expect(2);
-        let parts = ["tidegate.toml: 2 problems", "handler.h.output:", "did you mean", "retry.first"];
+        let parts =
+            ["tidegate.toml: 2 problems", "handler.h.output:", "did you mean", "retry.first"];
         contains(&done.stderr, &parts);
         assert_eq!(done.stdout, "", "talk goes to standard error");
     }
@@ -156,7 +157,8 @@ fn status_tells_what_is_pending_waiting_and_dead() {
     eventually("only the one that waits is pending", || redis.pending("in", "h") == 1);
     let status = run(&server, &["status", "--json"]).expect(0).json();
     let handler = &status["handlers"][0];
-    let expected = [("pending", 1), ("retries-waiting", 1), ("dead", 1), ("length", 3), ("unread", 0)];
+    let expected =
+        [("pending", 1), ("retries-waiting", 1), ("dead", 1), ("length", 3), ("unread", 0)];
     for (figure, value) in expected {
         assert_eq!(handler[figure], value, "{figure} in {status}");
     }
@@ -198,7 +200,6 @@ fn dead_list_tells_each_letter_with_its_reason() {
 #[test]
 fn redrive_puts_messages_back_with_all_their_attempts() {
     let (server, mut redis) = with_dead_letters();
-    redis.tell("DEL {in}:waiting");
     let arguments = ["dead", "redrive", "--all", "--reason", "retries"];
     run(&server, &arguments).expect(0);
     assert_eq!((redis.length("{in}:dead"), redis.length("in")), (1, 5));
@@ -284,7 +285,8 @@ fn dev_uses_the_redis_that_the_manifest_names() {
 
 #[test]
 fn the_demo_plays_to_its_end_and_its_sums_hold() {
-    let mut host = Setup::alone("").command(&["demo", "--manifest", &example("orders")]).start();
+    let setup = Setup::alone("").command(&["demo", "--manifest", &example("orders")]);
+    let mut host = setup.start();
     let status = host.wait_within(Duration::from_secs(60));
     assert!(status.success(), "{status}");
     contains(&host.output(), &["validate", "price", "invoice", "invoiced"]);

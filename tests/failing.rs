@@ -103,12 +103,18 @@ fn the_order_of_retries_is_that_of_their_times() {
 #[test]
 fn after_its_attempts_a_message_is_buried_with_its_own_fields_first() {
     let (_server, mut redis, _host) = probe(THREE);
-    let fields: [(&[u8], &[u8]); 5] =
-        [(b"b", b"1"), (b"a", b"\xff\x00"), (b"b", b"2"), (b"tidegate.id", b"mine"), (b"retry", b"no luck")];
+    let fields: [(&[u8], &[u8]); 5] = [
+        (b"b", b"1"),
+        (b"a", b"\xff\x00"),
+        (b"b", b"2"),
+        (b"tidegate.id", b"mine"),
+        (b"retry", b"no luck"),
+    ];
     let id = redis.add("in", &fields);
     let letter = redis.wait_first("{in}:dead");
     let (own, added) = letter.fields.split_at(5);
-    let found: Vec<_> = own.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).collect();
+    let found: Vec<_> =
+        own.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).collect();
     assert_eq!(found, fields);
     let added = Entry { id: letter.id.clone(), fields: added.to_vec() };
     assert_eq!(added.names(), EPITAPH.map(|name| format!("tidegate.{name}")));
@@ -136,7 +142,10 @@ fn a_rejected_message_is_buried_at_once() {
     redis.add("in", &[("reject", "not an order")]);
     let letter = redis.wait_first("{in}:dead");
     let of = |name: &str| letter.get(&format!("tidegate.{name}"));
-    assert_eq!((of("reason"), of("error"), of("attempts")), ("reject".into(), "not an order".into(), "1".into()));
+    assert_eq!(
+        (of("reason"), of("error"), of("attempts")),
+        ("reject".into(), "not an order".into(), "1".into())
+    );
 }
 
 #[test]
@@ -197,7 +206,8 @@ fn a_plugin_that_exits_has_its_message_buried_as_trap() {
 fn a_plugin_that_writes_too_much_has_its_message_buried_as_limit() {
     let server = Server::start();
     let mut redis = server.client();
-    let manifest = "[handler.h]\nplugin = \"many-outputs.wasm\"\nstream = \"in\"\noutputs = [\"*t\"]\n";
+    let manifest =
+        "[handler.h]\nplugin = \"many-outputs.wasm\"\nstream = \"in\"\noutputs = [\"*t\"]\n";
     let _host = Host::start(&server, &format!("{manifest}{ONE}"));
     redis.add("in", &[("a", "1")]);
     assert_eq!(redis.wait_first("{in}:dead").get("tidegate.reason"), "limit");
@@ -312,8 +322,15 @@ fn a_message_trimmed_while_it_waits_is_buried_as_trimmed_and_never_handed_over_e
     eventually("it waits", || waiting(&mut redis) == 1);
     redis.tell("XTRIM in MAXLEN 0");
     let letter = redis.wait_first("{in}:dead");
-    assert_eq!(letter.names(), EPITAPH.map(|name| format!("tidegate.{name}")), "no fields are left");
-    assert_eq!((letter.get("tidegate.id"), letter.get("tidegate.reason")), (id.clone(), "trimmed".into()));
+    assert_eq!(
+        letter.names(),
+        EPITAPH.map(|name| format!("tidegate.{name}")),
+        "no fields are left"
+    );
+    assert_eq!(
+        (letter.get("tidegate.id"), letter.get("tidegate.reason")),
+        (id.clone(), "trimmed".into())
+    );
     assert_eq!((redis.pending("in", "h"), redis.length("out")), (0, 0));
     assert_eq!(host.log().matches("attempted").count(), 1);
     assert!(host.log().contains(&id), "a loss is logged with its id");

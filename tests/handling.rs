@@ -115,8 +115,7 @@ fn an_existing_group_goes_on_where_it_was() {
 
 #[test]
 fn messages_that_do_not_match_are_acknowledged_unseen() {
-    let (_server, mut redis, host) =
-        probe("match = { name = \"order.created\", region = \"eu\" }");
+    let (_server, mut redis, host) = probe("match = { name = \"order.created\", region = \"eu\" }");
     let wanted = [("name", "order.created"), ("region", "eu"), ("emit", "out"), ("print", "seen")];
     let others = [
         vec![("name", "order.paid"), ("region", "eu"), ("print", "seen"), ("emit", "out")],
@@ -175,7 +174,10 @@ fn a_notice_is_published_after_the_acknowledgement() {
     let mut news = server.client().subscribe("news");
     for number in 0..20 {
         let data: Vec<u8> = vec![0, 0xff, number];
-        redis.add("in", &[("notice".as_bytes(), "news".as_bytes()), (b"data", &data), (b"emit", b"out")]);
+        redis.add(
+            "in",
+            &[("notice".as_bytes(), "news".as_bytes()), (b"data", &data), (b"emit", b"out")],
+        );
         assert_eq!(news.next(), data);
         assert_eq!(redis.pending("in", "h"), 0, "it was acknowledged before");
         assert_eq!(redis.length("out"), usize::from(number) + 1, "its outputs were written before");
@@ -250,12 +252,8 @@ fn the_granted_environment_reaches_the_plugin_and_the_hosts_own_does_not() {
     let mut found: Vec<_> =
         redis.wait_for(4, "out").iter().map(|e| (e.get("data"), e.find("env"))).collect();
     found.sort();
-    let expected = [
-        ("OF_HOST", Some("by name")),
-        ("PATH", None),
-        ("REGION", Some("eu")),
-        ("SECRET", None),
-    ];
+    let expected =
+        [("OF_HOST", Some("by name")), ("PATH", None), ("REGION", Some("eu")), ("SECRET", None)];
     assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value.map(str::to_owned))));
 }
 
@@ -302,8 +300,7 @@ fn without_it_an_instance_is_used_again() {
 
 #[test]
 fn a_broken_instance_is_not_used_again() {
-    let (_server, mut redis, _host) =
-        probe("concurrency = 1\nretry = { attempts = 1 }");
+    let (_server, mut redis, _host) = probe("concurrency = 1\nretry = { attempts = 1 }");
     redis.add_many(2, "in", &[("calls", ""), ("emit", "out")]);
     redis.add("in", &[("trap", "broken")]);
     redis.add_many(2, "in", &[("calls", ""), ("emit", "out")]);

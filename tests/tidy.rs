@@ -181,8 +181,7 @@ fn only_the_broker_speaks_redis_and_only_the_sandbox_webassembly() {
     for (owner, words) in
         [("broker", vec!["redis::"]), ("sandbox", vec!["wasmtime::", "wasmtime_wasi::"])]
     {
-        let others: Vec<File> =
-            sources().into_iter().filter(|file| room(file) != owner).collect();
+        let others: Vec<File> = sources().into_iter().filter(|file| room(file) != owner).collect();
         complaints.extend(lines_with(&words, &others));
     }
     // The manifest's own file of that name is another matter.
@@ -308,7 +307,8 @@ fn every_test_that_the_architecture_names_exists() {
     for name in quoted {
         let name = name.rsplit([':', ' ']).next().unwrap_or_default();
         let words = name.split('_').count();
-        let is_promise = words >= 4 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit());
+        let is_promise = words >= 4
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit());
         if is_promise && !tests.iter().any(|test| test == name) {
             complaints.push(format!("ARCHITECTURE.md names `{name}`, which is no test"));
         }
@@ -322,7 +322,8 @@ fn all_tests() -> Vec<String> {
     for file in all_sources() {
         let mut lines = file.text.lines().peekable();
         while let Some(line) = lines.next() {
-            let is_test = ["#[test]", "#[tokio::test"].iter().any(|mark| line.trim().starts_with(mark));
+            let is_test =
+                ["#[test]", "#[tokio::test"].iter().any(|mark| line.trim().starts_with(mark));
             let function = lines.peek().and_then(|next| next.split("fn ").nth(1));
             if let (true, Some(function)) = (is_test, function) {
                 names.push(function.split('(').next().unwrap_or_default().to_owned());

@@ -88,7 +88,11 @@ impl Redis {
 
     /// Appends a message and gives its id.
     #[track_caller]
-    pub fn add<N: AsRef<[u8]>, V: AsRef<[u8]>>(&mut self, stream: &str, fields: &[(N, V)]) -> String {
+    pub fn add<N: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &mut self,
+        stream: &str,
+        fields: &[(N, V)],
+    ) -> String {
         let mut command = redis::cmd("XADD");
         command.arg(stream).arg("*");
         for (name, value) in fields {
@@ -218,7 +222,9 @@ impl Redis {
     /// Listens to a channel; the answer gives the next payload.
     #[track_caller]
     pub fn subscribe(mut self, channel: &str) -> Subscriber {
-        self.0.send_packed_command(&redis::cmd("SUBSCRIBE").arg(channel).get_packed_command()).unwrap();
+        self.0
+            .send_packed_command(&redis::cmd("SUBSCRIBE").arg(channel).get_packed_command())
+            .unwrap();
         let _confirmation: Value = self.0.recv_response().unwrap();
         self.0.set_read_timeout(Some(super::DEADLINE)).unwrap();
         Subscriber(self.0)

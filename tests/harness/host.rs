@@ -105,7 +105,13 @@ impl Done {
     /// Fails the test unless the exit status is this one.
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
-        assert_eq!(self.status.code(), Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        assert_eq!(
+            self.status.code(),
+            Some(code),
+            "stdout: {}\nstderr: {}",
+            self.stdout,
+            self.stderr
+        );
         self
     }
 
@@ -189,7 +195,7 @@ impl Host {
 
     /// What it wrote to standard output so far.
     pub fn output(&self) -> String {
-        String::from_utf8_lossy(&fs::read(&self.output).unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(&fs::read(&self.output).unwrap()).into_owned()
     }
 }
 
