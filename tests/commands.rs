@@ -1,5 +1,7 @@
 //! What the commands print and how they end.
 
+#![allow(clippy::unwrap_used, reason = "a test may take what it knows to be there")]
+
 mod harness;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! Every way to reach a Redis, and what is said when it refuses.
 
+#![allow(clippy::unwrap_used, reason = "a test may take what it knows to be there")]
+
 mod harness;
 
 use std::fs;

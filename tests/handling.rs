@@ -1,5 +1,7 @@
 //! What a handler may rely on while nothing goes wrong.
 
+#![allow(clippy::unwrap_used, reason = "a test may take what it knows to be there")]
+
 mod harness;
 
 use harness::{Host, Redis, Running, Server, Setup, eventually};
