@@ -5,6 +5,7 @@
 //! [`Settler`] to settle them with. What is decided about a message is not
 //! decided here. See redis.io's command reference for what each command does.
 
+mod call;
 mod connect;
 mod dead;
 mod feed;

@@ -7,35 +7,23 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
+use redis::{Pipeline, RedisError, RedisResult, Value};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::call::{Call, Item, Kind};
 use super::connect::Backoff;
-use super::keys::WAITING;
-use super::letter::{Death, cut};
 use super::post::Post;
-use super::scripts::Lua;
 use super::trouble::Trouble;
 use crate::figures::add;
-use crate::message::{Attempt, Delivery, Field, Message, Receipt};
-use crate::outcome::{Draw, Entry, Notice, Outcome, Output, Reason, Settlement};
+use crate::message::Delivery;
+use crate::outcome::{Draw, Outcome, Reason, Settlement};
 
 /// Settlements sent to Redis together at most.
 const BATCH: usize = 1000;
 
 /// Settlements that wait for a flush at most; handlers wait beyond it.
 const QUEUE: usize = 4096;
-
-/// One call of a script carries this many values at most: Lua's `unpack` and the
-/// server's patience end somewhere above.
-const SCRIPT_VALUES: usize = 4000;
-
-/// One call of a script carries this many bytes at most, unless one entry has more.
-const SCRIPT_BYTES: usize = 1 << 20;
-
-/// A waiting entry remembers this much of its last error.
-const ERROR_BYTES: usize = 500;
 
 /// Where deliveries are settled; clones share one queue.
 #[derive(Clone)]
@@ -53,66 +41,8 @@ impl Settler {
     }
 }
 
-struct Item {
-    message: Message,
-    receipt: Receipt,
-    settlement: Settlement,
-}
-
-impl Item {
-    fn attempt(&self) -> Attempt {
-        self.receipt.attempt()
-    }
-
-    fn outputs(&self) -> &[Output] {
-        match &self.settlement {
-            Settlement::Acknowledge(outputs) => outputs,
-            Settlement::Skip | Settlement::Later { .. } | Settlement::Bury { .. } => &[],
-        }
-    }
-
-    fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.outputs().iter().filter_map(|output| match output {
-            Output::Append(entry) => Some(entry),
-            Output::Publish(_) => None,
-        })
-    }
-
-    fn notices(&self) -> impl Iterator<Item = &Notice> {
-        self.outputs().iter().filter_map(|output| match output {
-            Output::Append(_) => None,
-            Output::Publish(notice) => Some(notice),
-        })
-    }
-
-    /// How many values and bytes its outputs add to a call of a script.
-    fn weight(&self) -> (usize, usize) {
-        let fields = || self.entries().flat_map(|entry| &entry.fields);
-        let bytes = fields().map(|field| field.name.len() + field.value.len()).sum();
-        (2 + 2 * self.entries().count() + 2 * fields().count(), bytes)
-    }
-}
-
 /// Writes the settlements of one handler.
 struct Clerk(Arc<Post>);
-
-/// A request to Redis and the settlements it carries.
-struct Call {
-    command: Cmd,
-    kind: Kind,
-    items: Vec<Item>,
-}
-
-/// How the answer to a call reads.
-#[derive(Clone, Copy)]
-enum Kind {
-    /// One number for all: how many were pending.
-    Plain,
-    /// A list, one status for each.
-    Each,
-    /// One status.
-    One,
-}
 
 /// The settling side of a handler: the queue's entrance, and the task that empties it.
 ///
@@ -149,7 +79,7 @@ impl Clerk {
 
     /// Sends settlements together and gives back those that must be sent again.
     async fn flush(&self, items: Vec<Item>) -> Vec<Item> {
-        let mut calls = self.calls(items);
+        let mut calls = self.0.calls(items);
         if calls.is_empty() {
             return Vec::new();
         }
@@ -314,143 +244,9 @@ impl Clerk {
             tracing::warn!(handler = %self.0.handler.name, %error, "a notice was not published");
         }
     }
-
-    /// The requests that settle these items, each as full as it may be.
-    fn calls(&self, items: Vec<Item>) -> Vec<Call> {
-        let mut plain = Vec::with_capacity(items.len());
-        let (mut scripted, mut waits, mut burials) = (Vec::new(), Vec::new(), Vec::new());
-        for item in items {
-            match &item.settlement {
-                Settlement::Acknowledge(_) | Settlement::Skip if is_plain(&item) => {
-                    plain.push(item)
-                }
-                Settlement::Acknowledge(_) | Settlement::Skip => scripted.push(item),
-                Settlement::Later { .. } => waits.push(item),
-                Settlement::Bury { .. } => burials.push(item),
-            }
-        }
-        let mut calls = Vec::new();
-        calls.extend((!plain.is_empty()).then(|| self.acknowledge(plain)));
-        calls.extend(chunks(scripted).map(|items| self.write(items)));
-        calls.extend(chunks(waits).map(|items| self.park(items)));
-        calls.extend(burials.into_iter().map(|item| self.bury(item)));
-        calls
-    }
-
-    fn acknowledge(&self, items: Vec<Item>) -> Call {
-        let mut command = redis::cmd("XACK");
-        command.arg(&self.0.keys.stream).arg(&*self.0.handler.group);
-        for item in &items {
-            command.arg(item.receipt.id().to_string());
-        }
-        Call { command, kind: Kind::Plain, items }
-    }
-
-    fn write(&self, items: Vec<Item>) -> Call {
-        let mut streams: Vec<&str> = Vec::new();
-        let mut values = redis::cmd("");
-        for item in &items {
-            values.arg(item.receipt.id().to_string()).arg(item.entries().count());
-            for entry in item.entries() {
-                let index = streams.iter().position(|s| *s == entry.stream).unwrap_or_else(|| {
-                    streams.push(&entry.stream);
-                    streams.len() - 1
-                });
-                values.arg(index + 1);
-                fields(values.arg(2 * entry.fields.len()), &entry.fields);
-            }
-        }
-        let mut keys = vec![self.0.keys.stream.as_str(), self.0.keys.failures.as_str()];
-        keys.extend(streams);
-        let mut command = Lua::Settle.call(&keys);
-        command.arg(&*self.0.handler.group).arg(&self.0.consumer);
-        append(&mut command, &values);
-        Call { command, kind: Kind::Each, items }
-    }
-
-    fn park(&self, items: Vec<Item>) -> Call {
-        let keys = [&*self.0.keys.stream, &*self.0.keys.failures, &*self.0.keys.waiting];
-        let mut command = Lua::Park.call(&keys);
-        command.arg(&*self.0.handler.group).arg(&self.0.consumer).arg(WAITING);
-        for item in &items {
-            if let Settlement::Later { delay, error } = &item.settlement {
-                command.arg(item.receipt.id().to_string()).arg(item.attempt().number());
-                command.arg(delay.as_millis() as u64).arg(cut(error, ERROR_BYTES));
-            }
-        }
-        Call { command, kind: Kind::Each, items }
-    }
-
-    fn bury(&self, item: Item) -> Call {
-        let keys = [
-            &*self.0.keys.stream,
-            &*self.0.keys.failures,
-            &*self.0.keys.waiting,
-            &*self.0.handler.dead_letter,
-        ];
-        let mut command = Lua::Bury.call(&keys);
-        command.arg(&*self.0.handler.group);
-        if let Settlement::Bury { reason, error } = &item.settlement {
-            let death = Death {
-                id: item.receipt.id(),
-                attempts: item.attempt().number(),
-                reason: *reason,
-                error,
-            };
-            command.arg(self.holder(*reason)).arg(death.id.to_string());
-            fields(&mut command, &item.message.fields);
-            fields(&mut command, &self.0.epitaph(&death));
-        }
-        Call { command, kind: Kind::One, items: vec![item] }
-    }
-}
-
-impl Clerk {
-    /// Who must hold an entry for it to be buried. A body that is gone is nobody's
-    /// any more: whoever notices it buries it.
-    fn holder(&self, reason: Reason) -> &str {
-        if reason == Reason::Trimmed { "" } else { &self.0.consumer }
-    }
-}
-
-/// Whether nothing but `XACK` is needed: no entry to write, no failure to forget.
-fn is_plain(item: &Item) -> bool {
-    item.attempt() == Attempt::FIRST && item.entries().next().is_none()
 }
 
 fn trimmed(item: Item) -> Item {
     let error = "trimmed from the stream while it waited for another attempt".to_owned();
     Item { settlement: Settlement::Bury { reason: Reason::Trimmed, error }, ..item }
-}
-
-fn fields(command: &mut Cmd, fields: &[Field]) {
-    for field in fields {
-        command.arg(&field.name).arg(&field.value);
-    }
-}
-
-fn append(command: &mut Cmd, values: &Cmd) {
-    for value in values.args_iter().skip(1) {
-        if let redis::Arg::Simple(value) = value {
-            command.arg(value);
-        }
-    }
-}
-
-/// Splits settlements into loads that one call of a script may carry.
-fn chunks(items: Vec<Item>) -> impl Iterator<Item = Vec<Item>> {
-    let mut items = items.into_iter().peekable();
-    std::iter::from_fn(move || {
-        let (mut values, mut bytes) = (0, 0);
-        let mut chunk = Vec::new();
-        while let Some(item) = items.next_if(|item| {
-            let weight = item.weight();
-            values += weight.0;
-            bytes += weight.1;
-            chunk.is_empty() || (values <= SCRIPT_VALUES && bytes <= SCRIPT_BYTES)
-        }) {
-            chunk.push(item);
-        }
-        (!chunk.is_empty()).then_some(chunk)
-    })
 }
