@@ -276,6 +276,12 @@ fn is_running(text: &str) -> bool {
 }
 
 #[test]
+fn dev_without_a_redis_to_start_says_how_to_get_one() {
+    let done = Setup::alone(PROBE).env("PATH", "").command(&["dev"]).finish().expect(1);
+    contains(&done.stderr, &["redis-server", "PATH", "install"]);
+}
+
+#[test]
 fn dev_uses_the_redis_that_the_manifest_names() {
     let server = Server::start();
     let setup = Setup::new(&server, PROBE).command(&["dev"]);

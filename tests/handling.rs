@@ -73,6 +73,17 @@ fn fields_survive_with_their_order_their_repetitions_and_every_byte() {
 }
 
 #[test]
+fn a_message_of_megabytes_passes() {
+    let (_server, mut redis, _host) = probe("");
+    let big = vec![0xab; 4 << 20];
+    let fields: [(&[u8], &[u8]); 2] = [(b"emit", b"out"), (b"data", &big)];
+    redis.add("in", &fields);
+    redis.add("in", &fields);
+    let out = redis.wait_for(2, "out");
+    assert!(out.iter().all(|entry| entry.fields[0].1 == big));
+}
+
+#[test]
 fn a_group_is_created_together_with_its_stream() {
     let (_server, mut redis, _host) = probe("group = \"readers\"");
     eventually("the group exists", || redis.has_group("in", "readers"));

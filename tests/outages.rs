@@ -232,6 +232,25 @@ fn scripts_that_the_server_forgot_are_taught_again() {
     the_sums_hold(&mut redis, &ids);
 }
 
+#[test]
+fn a_stream_that_cannot_be_read_is_not_asked_in_a_hot_loop() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let _host = Host::start(&server, PROBE);
+    eventually("it reads", || redis.readers() == 1);
+    redis.tell("DEL in");
+    redis.tell("SET in text");
+    let asked = |redis: &mut Redis| -> usize {
+        let stats: String = redis.ask("INFO stats");
+        let line = stats.lines().find_map(|line| line.strip_prefix("total_commands_processed:"));
+        line.unwrap().parse().unwrap()
+    };
+    let before = asked(&mut redis);
+    std::thread::sleep(Duration::from_secs(3));
+    let after = asked(&mut redis);
+    assert!(after - before < 150, "{} commands in three seconds", after - before);
+}
+
 /// Runs an idle host, breaks its stream, and shows that messages added afterwards are handled.
 fn heals_from(breakage: &[&str]) {
     let server = Server::start();
@@ -312,4 +331,111 @@ fn a_host_whose_redis_stays_away_still_stops_in_time() {
     server.kill();
     host.terminate();
     host.wait_within(Duration::from_secs(8));
+}
+
+/// What can happen to a host and its server without anyone meaning to lose data.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    KillHost,
+    StopHost,
+    KillRedis,
+    KillConnections,
+    CutProxy,
+    Storm,
+    Pause,
+    NoMemory,
+    ForgetScripts,
+}
+
+const FAULTS: [Fault; 9] = [
+    Fault::KillHost,
+    Fault::StopHost,
+    Fault::KillRedis,
+    Fault::KillConnections,
+    Fault::CutProxy,
+    Fault::Storm,
+    Fault::Pause,
+    Fault::NoMemory,
+    Fault::ForgetScripts,
+];
+
+/// Two hosts behind a proxy before a server that writes everything to disk.
+struct World {
+    server: Server,
+    proxy: Proxy,
+    hosts: Vec<Running>,
+    random: fastrand::Rng,
+}
+
+impl World {
+    fn suffer(&mut self, fault: Fault) {
+        let which = self.random.usize(..self.hosts.len());
+        let moment = Duration::from_millis(self.random.u64(..80));
+        let mut redis = self.server.client();
+        match fault {
+            Fault::KillHost => {
+                self.hosts[which].kill();
+                self.hosts[which].start_again();
+            }
+            Fault::StopHost => {
+                self.hosts[which].terminate();
+                self.hosts[which].wait();
+                self.hosts[which].start_again();
+            }
+            Fault::KillRedis => {
+                self.server.kill();
+                self.server.begin();
+            }
+            Fault::KillConnections => drop(redis.kill_others()),
+            Fault::CutProxy => self.proxy.cut(),
+            Fault::Storm => {
+                self.proxy.storm(20_000, self.random.fork());
+                self.proxy.cut();
+                std::thread::sleep(moment);
+                self.proxy.heal();
+                self.proxy.cut();
+            }
+            Fault::Pause => redis.tell("CLIENT PAUSE 300 ALL"),
+            Fault::NoMemory => {
+                redis.tell("CONFIG SET maxmemory 1");
+                std::thread::sleep(moment);
+                redis.tell("CONFIG SET maxmemory 0");
+            }
+            Fault::ForgetScripts => redis.tell("SCRIPT FLUSH"),
+        }
+    }
+}
+
+#[test]
+fn whatever_happens_every_message_comes_to_its_one_end() {
+    let server = Server::with(Options { durable: true, ..Options::default() });
+    let proxy = Proxy::before(&server);
+    let host = |name| Host::at(&proxy.url(), &format!("[host]\nname = \"{name}\"\n{PROBE}"));
+    let hosts = vec![host("a"), host("b")];
+    let mut world = World { server, proxy, hosts, random: random() };
+    let (mut handled, mut rejected) = (Vec::new(), Vec::new());
+    for _ in 0..25 {
+        let mut redis = world.server.client();
+        for _ in 0..20 {
+            let nap = world.random.u32(..30).to_string();
+            let fate = ["retry-until", "reject", "emit", "emit"][world.random.usize(..4)];
+            let what = if fate == "emit" { "out" } else { "2" };
+            let fields = [("sleep-ms", nap.as_str()), (fate, what), ("emit", "out2")];
+            let id = redis.add("in", &fields);
+            if fate == "reject" { rejected.push(id) } else { handled.push(id) }
+        }
+        let fault = FAULTS[world.random.usize(..FAULTS.len())];
+        eprintln!("{fault:?}");
+        world.suffer(fault);
+        let mut redis = world.server.client();
+        let ended = (handled.len() + rejected.len()).saturating_sub(60);
+        within(MENDED, "it goes on", || redis.length("out2") + redis.length("{in}:dead") >= ended);
+    }
+    let mut redis = world.server.client();
+    within(MENDED, "all have ended", || {
+        redis.length("out2") + redis.length("{in}:dead") >= handled.len() + rejected.len()
+    });
+    redis.wait_settled("in", "h");
+    assert_eq!(sorted(redis.column("out2", "id")), sorted(handled));
+    assert_eq!(sorted(redis.column("{in}:dead", "tidegate.id")), sorted(rejected));
 }
