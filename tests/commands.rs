@@ -214,6 +214,22 @@ fn redrive_puts_messages_back_with_all_their_attempts() {
 }
 
 #[test]
+fn redrive_puts_back_a_message_of_thousands_of_fields() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let host = Host::start(&server, PROBE);
+    let names: Vec<String> = (0..6000).map(|number| format!("f{number}")).collect();
+    let mut fields: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "x")).collect();
+    fields.push(("reject", "too long"));
+    redis.add("in", &fields);
+    redis.wait_first("{in}:dead");
+    drop(host);
+    run(&server, &["dead", "redrive", "--all"]).expect(0);
+    let entries = redis.entries("in");
+    assert_eq!(entries[1].fields, entries[0].fields);
+}
+
+#[test]
 fn redrive_says_so_when_there_is_no_such_letter() {
     let (server, mut redis) = with_dead_letters();
     let done = run(&server, &["dead", "redrive", "1-1"]).expect(1);

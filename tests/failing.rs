@@ -149,6 +149,19 @@ fn a_rejected_message_is_buried_at_once() {
 }
 
 #[test]
+fn a_message_of_thousands_of_fields_is_buried_whole() {
+    let (_server, mut redis, _host) = probe("");
+    let names: Vec<String> = (0..6000).map(|number| format!("f{number}")).collect();
+    let mut fields: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "x")).collect();
+    fields.push(("reject", "too long"));
+    redis.add("in", &fields);
+    let letter = redis.wait_first("{in}:dead");
+    assert_eq!(letter.fields.len(), fields.len() + EPITAPH.len());
+    assert_eq!(letter.fields[5999].0, b"f5999");
+    redis.wait_settled("in", "h");
+}
+
+#[test]
 fn a_dead_letter_stream_has_the_name_it_was_given() {
     let (_server, mut redis, _host) = probe("dead-letter = \"graveyard\"");
     redis.add("in", &[("reject", "no")]);
