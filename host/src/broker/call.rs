@@ -3,7 +3,7 @@
 use redis::Cmd;
 
 use super::keys::WAITING;
-use super::letter::{Death, cut};
+use super::letter::{ADDED, Death, cut};
 use super::post::Post;
 use super::scripts::Lua;
 use crate::message::{Attempt, Field, Message, Receipt};
@@ -12,6 +12,9 @@ use crate::outcome::{Entry, Notice, Output, Reason, Settlement};
 /// One call of a script carries this many values at most: Lua's `unpack` and the
 /// server's patience end somewhere above.
 const SCRIPT_VALUES: usize = 4000;
+
+/// An entry that is written in one step with something else has this many fields at most: Lua's `unpack` ends at 8000 values.
+pub const ENTRY_FIELDS_MAX: usize = 3900;
 
 /// One call of a script carries this many bytes at most, unless one entry has more.
 const SCRIPT_BYTES: usize = 1 << 20;
@@ -24,9 +27,24 @@ pub(super) struct Item {
     pub message: Message,
     pub receipt: Receipt,
     pub settlement: Settlement,
+    pub progress: Progress,
+}
+
+/// How far a settlement has come that one step cannot make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Nothing is written yet.
+    Due,
+    /// Its dead letter is written, its acknowledgement is not.
+    LetterWritten,
 }
 
 impl Item {
+    /// Whether its dead letter has more fields than a script can hand to `XADD`.
+    fn is_long(&self) -> bool {
+        self.message.fields.len() + ADDED > ENTRY_FIELDS_MAX
+    }
+
     pub(super) fn attempt(&self) -> Attempt {
         self.receipt.attempt()
     }
@@ -68,7 +86,7 @@ pub(super) struct Call {
 }
 
 /// How the answer to a call reads.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// One number for all: how many were pending.
     Plain,
@@ -76,6 +94,8 @@ pub(super) enum Kind {
     Each,
     /// One status.
     One,
+    /// The id of a dead letter whose message is still to be acknowledged.
+    Letter,
 }
 
 impl Post {
@@ -90,6 +110,9 @@ impl Post {
                 }
                 Settlement::Acknowledge(_) | Settlement::Skip => scripted.push(item),
                 Settlement::Later { .. } => waits.push(item),
+                Settlement::Bury { .. } if item.progress == Progress::LetterWritten => {
+                    scripted.push(item);
+                }
                 Settlement::Bury { .. } => burials.push(item),
             }
         }
@@ -97,7 +120,11 @@ impl Post {
         calls.extend((!plain.is_empty()).then(|| self.acknowledge(plain)));
         calls.extend(chunks(scripted).map(|items| self.write(items)));
         calls.extend(chunks(waits).map(|items| self.park(items)));
-        calls.extend(burials.into_iter().map(|item| self.bury(item)));
+        calls.extend(
+            burials
+                .into_iter()
+                .map(|item| if item.is_long() { self.bury_long(item) } else { self.bury(item) }),
+        );
         calls
     }
 
@@ -154,18 +181,28 @@ impl Post {
         ];
         let mut command = Lua::Bury.call(&keys);
         command.arg(&*self.handler.group);
-        if let Settlement::Bury { reason, error } = &item.settlement {
-            let death = Death {
-                id: item.receipt.id(),
-                attempts: item.attempt().number(),
-                reason: *reason,
-                error,
-            };
-            command.arg(self.holder(*reason)).arg(death.id.to_string());
-            fields(&mut command, &item.message.fields);
-            fields(&mut command, &self.epitaph(&death));
+        if let Settlement::Bury { reason, .. } = &item.settlement {
+            command.arg(self.holder(*reason)).arg(item.receipt.id().to_string());
         }
+        self.letter(&mut command, &item);
         Call { command, kind: Kind::One, items: vec![item] }
+    }
+
+    /// Buries an entry in two steps: a host that dies in between writes its letter twice.
+    fn bury_long(&self, item: Item) -> Call {
+        let mut command = redis::cmd("XADD");
+        command.arg(&*self.handler.dead_letter).arg("*");
+        self.letter(&mut command, &item);
+        Call { command, kind: Kind::Letter, items: vec![item] }
+    }
+
+    fn letter(&self, command: &mut Cmd, item: &Item) {
+        if let Settlement::Bury { reason, error } = &item.settlement {
+            let (id, attempts) = (item.receipt.id(), item.attempt().number());
+            let death = Death { id, attempts, reason: *reason, error };
+            fields(command, &item.message.fields);
+            fields(command, &self.epitaph(&death));
+        }
     }
 
     /// Who must hold an entry for it to be buried. A body that is gone is nobody's

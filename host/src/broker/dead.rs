@@ -3,6 +3,7 @@
 use redis::{RedisResult, Value};
 use serde::Serialize;
 
+use super::call::ENTRY_FIELDS_MAX;
 use super::letter::{ADDED, MARK};
 use super::link::Link;
 use super::reply::{self, RawEntry};
@@ -126,6 +127,20 @@ impl DeadLetters<'_> {
     ///
     /// When Redis does not answer; each letter then either moved or stays.
     pub async fn redrive(&self, letters: &[&DeadLetter]) -> Result<Vec<Redriven>, BrokerError> {
+        let mut redriven = Vec::with_capacity(letters.len());
+        for letters in letters.chunk_by(|one, next| !is_long(one) && !is_long(next)) {
+            match letters {
+                [letter] if is_long(letter) => redriven.push(self.redrive_long(letter).await?),
+                _ => redriven.extend(self.redrive_together(letters).await?),
+            }
+        }
+        Ok(redriven)
+    }
+
+    async fn redrive_together(
+        &self,
+        letters: &[&DeadLetter],
+    ) -> Result<Vec<Redriven>, BrokerError> {
         let mut putting = redis::pipe();
         for letter in letters {
             let mut one = Lua::Redrive.call(&[&self.stream, &letter.note.source]);
@@ -137,6 +152,20 @@ impl DeadLetters<'_> {
         };
         let answers = self.broker.link.pipeline(putting.ignore_errors()).await.map_err(failed)?;
         answers.into_iter().map(redriven).collect()
+    }
+
+    /// Puts back a letter with more fields than a script can take, in two steps: should this
+    /// end in between, the message is back and its letter still there.
+    async fn redrive_long(&self, letter: &DeadLetter) -> Result<Redriven, BrokerError> {
+        let source = &letter.note.source;
+        let mut adding = redis::cmd("XADD");
+        adding.arg(source).arg("*");
+        for field in &letter.fields {
+            adding.arg(&field.name).arg(&field.value);
+        }
+        let id = self.ask("redrive a dead letter to", source, &adding).await?;
+        self.purge(&[letter.id]).await?;
+        Ok(Redriven::As(reply::text("XADD", id)?))
     }
 
     /// Removes letters for good (`XDEL`) and says how many there were.
@@ -180,6 +209,10 @@ impl DeadLetters<'_> {
         let failed = |source| self.broker.failed(format!("{purpose} stream `{stream}`"), source);
         link.query(command).await.map_err(failed)
     }
+}
+
+fn is_long(letter: &DeadLetter) -> bool {
+    letter.fields.len() > ENTRY_FIELDS_MAX
 }
 
 /// What the answer of `redrive.lua` means.

@@ -31,6 +31,7 @@ use std::sync::Arc;
 use redis::RedisError;
 use tokio::task::JoinHandle;
 
+pub use call::ENTRY_FIELDS_MAX;
 pub use dead::{DeadLetter, DeadLetters, Note, Redriven};
 pub use feed::Feed;
 pub use inspect::{GroupStatus, HostStatus};

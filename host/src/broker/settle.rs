@@ -11,7 +11,7 @@ use redis::{Pipeline, RedisError, RedisResult, Value};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::call::{Call, Item, Kind};
+use super::call::{Call, Item, Kind, Progress};
 use super::connect::Backoff;
 use super::post::Post;
 use super::trouble::Trouble;
@@ -37,7 +37,7 @@ impl Settler {
     pub async fn settle(&self, delivery: Delivery, settlement: Settlement) {
         let Delivery { message, receipt, .. } = delivery;
         // The queue closes only with the host.
-        let _ = self.0.send(Item { message, receipt, settlement }).await;
+        let _ = self.0.send(Item { message, receipt, settlement, progress: Progress::Due }).await;
     }
 }
 
@@ -163,6 +163,10 @@ impl Clerk {
 
     /// Takes in the answer to a call; gives back what is to be settled otherwise.
     async fn conclude(&self, kind: Kind, items: Vec<Item>, reply: Value) -> Vec<Item> {
+        if kind == Kind::Letter {
+            let progress = Progress::LetterWritten;
+            return items.into_iter().map(|item| Item { progress, ..item }).collect();
+        }
         let statuses = match (kind, reply) {
             (Kind::Plain, Value::Int(count)) => {
                 let missing = items.len().saturating_sub(count.max(0) as usize);

@@ -1,14 +1,31 @@
 //! Whether a handler may have what it asks for. Pure.
 
+use crate::broker::ENTRY_FIELDS_MAX;
 use crate::manifest::Handler;
-use crate::outcome::{Fault, FaultKind, Outcome, Output};
+use crate::outcome::{Entry, Fault, FaultKind, Outcome, Output};
 
 /// The outcome, unless it asks for an output that the grants do not name: then a fault.
 pub(super) fn judge(outcome: Outcome, handler: &Handler) -> Outcome {
     let Outcome::Done(outputs) = &outcome else { return outcome };
-    match outputs.iter().find_map(|output| objection(output, handler)) {
-        Some(detail) => Outcome::Fault(Fault::new(FaultKind::Denied, detail)),
+    let excess = || outputs.iter().find_map(excess).map(|why| (FaultKind::Limit, why));
+    let objection = outputs.iter().find_map(|output| objection(output, handler));
+    match objection.map(|why| (FaultKind::Denied, why)).or_else(excess) {
+        Some((kind, detail)) => Outcome::Fault(Fault::new(kind, detail)),
         None => outcome,
+    }
+}
+
+/// What is wrong with an output that no grant could allow.
+fn excess(output: &Output) -> Option<String> {
+    match output {
+        Output::Append(Entry { fields, stream, .. }) if fields.len() > ENTRY_FIELDS_MAX => {
+            let count = fields.len();
+            Some(format!(
+                "an entry of {count} fields for stream `{stream}`, more than the {ENTRY_FIELDS_MAX} that can be \
+                 written together with an acknowledgement"
+            ))
+        }
+        Output::Append(_) | Output::Publish(_) => None,
     }
 }
 
