@@ -184,8 +184,9 @@ impl Redis {
     pub fn wait_settled(&mut self, stream: &str, group: &str) {
         eventually(&format!("all of `{stream}` is settled by `{group}`"), || {
             self.has_group(stream, group)
-                && self.pending(stream, group) == 0
+                // In this order: what was unread a moment ago may be pending now.
                 && self.unread(stream, group) == 0
+                && self.pending(stream, group) == 0
         });
     }
 
