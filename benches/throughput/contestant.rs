@@ -25,7 +25,7 @@ pub(crate) enum Contestant {
 pub(crate) enum Concurrency {
     /// What the manifest gives without being asked.
     Default,
-    /// What does better here.
+    /// Another, to see what it changes.
     Tuned(u32),
 }
 
@@ -34,7 +34,7 @@ impl Contestant {
     pub(crate) const ALL: [Self; 4] = [
         Self::Native,
         Self::Plugin { concurrency: Concurrency::Default },
-        Self::Plugin { concurrency: Concurrency::Tuned(128) },
+        Self::Plugin { concurrency: Concurrency::Tuned(8) },
         Self::Batch { concurrency: Concurrency::Default },
     ];
 

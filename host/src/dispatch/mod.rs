@@ -30,6 +30,9 @@ use queue::{Carried, Load, Queue};
 /// entries costs Redis and us less than many with one.
 const GATHER: Duration = Duration::from_millis(1);
 
+/// Reads of this many messages cost little more each than larger ones.
+const READ_AT_LEAST: usize = 100;
+
 /// However short the grace, settlements get this long to be written.
 const WRITE: Duration = Duration::from_secs(2);
 
@@ -102,23 +105,30 @@ impl Dispatch {
         }
     }
 
-    /// Takes every free slot: at least one, and half of all if they come free in a moment.
+    /// Takes free slots for one read: at least one, and half a read's worth if they come free in a moment.
     async fn gather(&self, slots: &Arc<Semaphore>) -> OwnedSemaphorePermit {
         const NEVER_CLOSED: &str = "the semaphore is never closed";
+        let most = self.read_at_most();
         let mut free = slots.clone().acquire_owned().await.expect(NEVER_CLOSED);
-        let wanted = self.slots().div_ceil(2);
-        let missing = wanted.saturating_sub(1 + slots.available_permits());
-        if missing > 0 {
-            let more = slots.clone().acquire_many_owned((wanted - 1) as u32);
+        let half = most.div_ceil(2);
+        if half > 1 + slots.available_permits() {
+            let more = slots.clone().acquire_many_owned(half as u32 - 1);
             if let Ok(more) = timeout(GATHER, more).await {
                 free.merge(more.expect(NEVER_CLOSED));
             }
         }
-        let rest = slots.available_permits() as u32;
-        if let Ok(rest) = slots.clone().try_acquire_many_owned(rest) {
+        let rest = slots.available_permits().min(most - free.num_permits());
+        if let Ok(rest) = slots.clone().try_acquire_many_owned(rest as u32) {
             free.merge(rest);
         }
         free
+    }
+
+    /// How many messages to read at once: not all there are slots for, so that the next are read
+    /// while these are handled.
+    fn read_at_most(&self) -> usize {
+        let slots = self.slots();
+        slots.min(READ_AT_LEAST.max(slots / 4))
     }
 
     /// The settlement of a delivery that the plugin is not to see.

@@ -15,7 +15,7 @@ use super::reader::Reader;
 use super::section::{Echo, Entry};
 use super::stream::{RESERVED, default_dead_letter};
 
-const CONCURRENCY: u32 = 8;
+const CONCURRENCY: u32 = 64;
 /// Beyond this, messages wait for each other rather than for their handler.
 const CONCURRENCY_MAX: u32 = 10_000;
 

@@ -97,7 +97,9 @@ pub(super) struct RawHandler<'t> {
     pub(super) filter: Option<Entry<'t>>,
     /// A field whose equal values are handled one at a time. Not available yet.
     pub(super) order_by: Option<Entry<'t>>,
-    /// How many messages are handled at a time, 1 to 10000. Default: 8.
+    /// How many calls of the plugin are in flight at a time, 1 to 10000; a batch plugin's call
+    /// is a batch. No more is read than there are calls for, so a small number costs speed.
+    /// Default: 64.
     pub(super) concurrency: Option<Entry<'t>>,
     /// How many messages a batch plugin gets in a call at most, 1 to 1000. Default: 100.
     pub(super) batch: Option<Entry<'t>>,

@@ -52,7 +52,7 @@ fn a_handler_of_two_keys_has_the_documented_defaults() {
     assert_eq!((&*handler.stream, &*handler.group), ("orders", "charge"));
     assert_eq!(handler.start, Start::Beginning);
     assert_eq!(handler.filter, Match::default());
-    assert_eq!((handler.concurrency.get(), handler.batch.get()), (8, 100));
+    assert_eq!((handler.concurrency.get(), handler.batch.get()), (64, 100));
     assert_eq!(handler.isolation, Isolation::Reuse);
     assert_eq!(handler.timeout, Duration::from_secs(30));
     assert_eq!(handler.memory, 64 << 20);
