@@ -331,3 +331,46 @@ fn every_example_passes_its_check() {
     }
     assert!(examples >= 2);
 }
+
+/// An example's manifest with another Redis, and its plugins where they are.
+fn on(server: &Server, example: &str) -> Setup {
+    let file = root().join("examples").join(example).join("tidegate.toml");
+    let manifest = fs::read_to_string(file).unwrap();
+    let plugins = root().join("plugins").display().to_string();
+    let manifest = manifest.replace("redis://127.0.0.1:6379/0", &server.url());
+    Setup::alone(&manifest.replace("../../plugins", &plugins))
+}
+
+const ORDER: &str =
+    r#"{"id":"o-17","customer":"c-3","currency":"EUR","lines":[{"sku":"mug","quantity":2}]}"#;
+
+#[test]
+fn the_order_pipeline_does_what_its_readme_says() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let setup = on(&server, "orders");
+    let _host = setup.start();
+    let mut notices = server.client().subscribe("invoiced");
+    redis.add("orders", &[("order", ORDER)]);
+    assert!(redis.wait_first("invoices").get("invoice").contains("o-17"));
+    assert!(!notices.next().is_empty());
+    let doomed = ORDER.replace("\"currency\"", "\"note\":\"loop\",\"currency\"");
+    redis.add("orders", &[("order", doomed.as_str())]);
+    let letter = redis.wait_first("{validated}:dead");
+    assert_eq!(
+        (letter.get("tidegate.reason"), letter.get("tidegate.attempts")),
+        ("timeout".into(), "3".into())
+    );
+}
+
+#[test]
+fn the_first_handler_does_what_its_readme_says() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let setup = on(&server, "first-handler");
+    let _host = setup.start();
+    redis.add("orders", &[("order", ORDER)]);
+    redis.add("orders", &[("order", "not an order")]);
+    assert_eq!(redis.wait_first("validated").get("order"), ORDER);
+    assert!(redis.wait_first("{orders}:dead").get("tidegate.error").contains("not an order"));
+}
