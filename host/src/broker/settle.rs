@@ -5,6 +5,7 @@
 //! entry is still pending and still ours, so that sending it twice does it once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redis::{Pipeline, RedisError, RedisResult, Value};
@@ -42,14 +43,18 @@ impl Settler {
 }
 
 /// Writes the settlements of one handler.
-struct Clerk(Arc<Post>);
+struct Clerk {
+    post: Arc<Post>,
+    /// Whether a person was told that settlements have to wait: once for each time that they do.
+    complained: AtomicBool,
+}
 
 /// The settling side of a handler: the queue's entrance, and the task that empties it.
 ///
 /// The task ends when every [`Settler`] is gone and everything is written.
 pub(super) fn open(post: Arc<Post>) -> (Settler, impl Future<Output = ()> + Send + 'static) {
     let (sender, receiver) = mpsc::channel(QUEUE);
-    (Settler(sender), Clerk(post).work(receiver))
+    (Settler(sender), Clerk { post, complained: AtomicBool::new(false) }.work(receiver))
 }
 
 impl Clerk {
@@ -71,6 +76,9 @@ impl Clerk {
                 }
             }
             if stuck.is_empty() {
+                if self.complained.swap(false, Ordering::Relaxed) {
+                    tracing::info!(handler = %self.post.handler.name, "settling again");
+                }
                 backoff.reset();
                 again_at = Instant::now();
             }
@@ -79,7 +87,7 @@ impl Clerk {
 
     /// Sends settlements together and gives back those that must be sent again.
     async fn flush(&self, items: Vec<Item>) -> Vec<Item> {
-        let mut calls = self.0.calls(items);
+        let mut calls = self.post.calls(items);
         if calls.is_empty() {
             return Vec::new();
         }
@@ -105,7 +113,7 @@ impl Clerk {
         for call in calls {
             pipeline.add_command(call.command.clone());
         }
-        match self.0.link.pipeline(&pipeline).await {
+        match self.post.link.pipeline(&pipeline).await {
             Ok(replies) => replies,
             Err(error) => calls.iter().map(|_| Err(error.clone())).collect(),
         }
@@ -121,8 +129,10 @@ impl Clerk {
     ) {
         let trouble = Trouble::of(error);
         if trouble.passes() {
-            tracing::warn!(handler = %self.0.handler.name, %error, waiting = items.len(),
-                "cannot settle for now; trying again");
+            if !self.complained.swap(true, Ordering::Relaxed) {
+                tracing::warn!(handler = %self.post.handler.name, %error, waiting = items.len(),
+                    "cannot settle for now; trying again");
+            }
             again.extend(items);
         } else if trouble == Trouble::GroupGone {
             // The reader creates the group again; from its start the entries come once more.
@@ -139,13 +149,13 @@ impl Clerk {
     /// The next best settlement for one that Redis refuses for good; the message is not lost over it.
     fn refused(&self, item: Item, error: &str) -> Option<Item> {
         let id = item.receipt.id();
-        tracing::error!(handler = %self.0.handler.name, stream = %self.0.keys.stream, message_id = %id,
+        tracing::error!(handler = %self.post.handler.name, stream = %self.post.keys.stream, message_id = %id,
             error, "Redis refuses the settlement");
         let attempt = item.attempt();
         let settlement = match item.settlement {
             Settlement::Acknowledge(_) => {
                 let reason = format!("outputs refused: {error}");
-                self.0.handler.retry.settle(
+                self.post.handler.retry.settle(
                     Outcome::Retry { reason, delay: None },
                     attempt,
                     Draw(fastrand::f64()),
@@ -153,7 +163,7 @@ impl Clerk {
             }
             Settlement::Bury { .. } => {
                 let error = format!("dead letter refused: {error}");
-                Settlement::Later { delay: self.0.handler.retry.max, error }
+                Settlement::Later { delay: self.post.handler.retry.max, error }
             }
             // Its receipt is dropped: it stays pending and is delivered again.
             Settlement::Later { .. } | Settlement::Skip => return None,
@@ -170,7 +180,7 @@ impl Clerk {
         let statuses = match (kind, reply) {
             (Kind::Plain, Value::Int(count)) => {
                 let missing = items.len().saturating_sub(count.max(0) as usize);
-                add(&self.0.figures.superseded, missing);
+                add(&self.post.figures.superseded, missing);
                 vec![Value::Int(1); items.len()]
             }
             (Kind::Each, Value::Array(statuses)) => statuses,
@@ -204,19 +214,19 @@ impl Clerk {
         let handled = items.iter().filter(|i| matches!(i.settlement, Settlement::Acknowledge(_)));
         let waits =
             handled.map(|i| now.saturating_sub(Duration::from_millis(i.receipt.id().millis)));
-        self.0.figures.acknowledged(waits);
+        self.post.figures.acknowledged(waits);
         for item in &items {
             match &item.settlement {
-                Settlement::Acknowledge(_) => add(&self.0.figures.handled, 1),
-                Settlement::Skip => add(&self.0.figures.skipped, 1),
+                Settlement::Acknowledge(_) => add(&self.post.figures.handled, 1),
+                Settlement::Skip => add(&self.post.figures.skipped, 1),
                 Settlement::Later { delay, .. } => {
-                    add(&self.0.figures.retried, 1);
-                    self.0.wake.after(*delay);
+                    add(&self.post.figures.retried, 1);
+                    self.post.wake.after(*delay);
                 }
-                Settlement::Bury { reason, .. } => self.0.figures.bury(*reason),
+                Settlement::Bury { reason, .. } => self.post.figures.bury(*reason),
             }
         }
-        self.0.held.discharge(items.into_iter().map(|item| item.receipt));
+        self.post.held.discharge(items.into_iter().map(|item| item.receipt));
     }
 
     /// Lets go of what is no longer this host's to settle.
@@ -224,10 +234,10 @@ impl Clerk {
         if items.is_empty() {
             return;
         }
-        add(&self.0.figures.superseded, items.len());
-        tracing::debug!(handler = %self.0.handler.name, count = items.len(),
+        add(&self.post.figures.superseded, items.len());
+        tracing::debug!(handler = %self.post.handler.name, count = items.len(),
             "settled elsewhere; nothing was written");
-        self.0.held.discharge(items.into_iter().map(|item| item.receipt));
+        self.post.held.discharge(items.into_iter().map(|item| item.receipt));
     }
 
     /// Sends the notices of acknowledged messages, at most once.
@@ -240,12 +250,12 @@ impl Clerk {
         if pipeline.is_empty() {
             return;
         }
-        let failed = match self.0.link.pipeline(&pipeline).await {
+        let failed = match self.post.link.pipeline(&pipeline).await {
             Ok(replies) => replies.into_iter().find_map(Result::err),
             Err(error) => Some(error),
         };
         if let Some(error) = failed {
-            tracing::warn!(handler = %self.0.handler.name, %error, "a notice was not published");
+            tracing::warn!(handler = %self.post.handler.name, %error, "a notice was not published");
         }
     }
 }
