@@ -18,7 +18,8 @@ use crate::manifest::Handler;
 pub struct GroupStatus {
     /// Entries on the stream.
     pub length: u64,
-    /// Entries not yet read by the group (`XINFO GROUPS`, since 7.0).
+    /// Entries not yet read by the group, as `XINFO GROUPS` counts them since 7.0. A server
+    /// that does not, or lost count over deleted entries, only leaves to see when there are none.
     pub lag: Option<u64>,
     /// How long the oldest entry not yet read has been on the stream.
     #[serde(rename = "oldest-unread-ms")]
@@ -78,13 +79,14 @@ impl Broker {
         let now = server_millis(answer())?;
         let mut status = GroupStatus {
             length: count(&answer()),
-            lag: row.number("lag").map(|lag| lag.max(0) as u64),
             pending: row.number("pending").unwrap_or(0).max(0) as u64,
             retries_waiting: count(&answer()),
             dead: count(&answer()),
             ..GroupStatus::default()
         };
         let unread = reply::entries("XRANGE", answer())?;
+        let counted = row.number("lag").map(|lag| lag.max(0) as u64);
+        status.lag = counted.or_else(|| unread.is_empty().then_some(0));
         status.oldest_unread = unread.first().map(|entry| now.saturating_sub(entry.id.millis));
         status.hosts = consumers
             .into_iter()
