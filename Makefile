@@ -2,13 +2,16 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup plugins build demo test bench fmt lint ci clean
+.PHONY: help setup plugins build demo test test-servers bench fmt lint ci clean
 
 # Set by .ci/run: cargo then refuses to change a lock file.
 LOCKED ?=
 
+# Those that depend on what a server does.
+BROKER_TESTS = $(addprefix --test ,handling failing surviving outages connecting commands)
+
 help: ## List what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing: the WebAssembly target, a Redis binary
 	@scripts/setup
@@ -25,6 +28,10 @@ demo: setup plugins build ## Run the order pipeline on a private Redis
 test: setup plugins ## Run all tests: the plugins' own, then the host's on real servers
 	cd plugins && cargo test $(LOCKED) --no-fail-fast
 	cargo test $(LOCKED) --release --workspace --no-fail-fast
+
+test-servers: setup plugins ## Run the broker's tests on older and newer servers, which pip downloads
+	@scripts/servers
+	@scripts/on-servers cargo test $(LOCKED) --release --no-fail-fast $(BROKER_TESTS)
 
 bench: setup plugins ## Measure throughput and latency
 	cargo bench $(LOCKED) --bench throughput

@@ -7,7 +7,7 @@ mod harness;
 use std::fs;
 use std::path::Path;
 
-use harness::{Certificates, Host, Options, Redis, Server, Setup, eventually};
+use harness::{Certificates, Host, Options, Redis, Server, Setup, eventually, skipped, speaks_tls};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair,
@@ -199,17 +199,22 @@ fn certificates(folder: &Path) -> Certificates {
     }
 }
 
-/// A server that speaks TLS to those who show a certificate of its authority.
-fn with_tls() -> (tempfile::TempDir, Certificates, Server) {
+/// A server that speaks TLS to those who show a certificate of its authority; none, and
+/// that is said, where the server to test against was built without.
+fn with_tls() -> Option<(tempfile::TempDir, Certificates, Server)> {
+    if !speaks_tls() {
+        skipped("the server was built without TLS");
+        return None;
+    }
     let folder = tempfile::tempdir().unwrap();
     let pem = certificates(folder.path());
     let server = Server::with(Options { tls: Some(pem.clone()), ..Options::default() });
-    (folder, pem, server)
+    Some((folder, pem, server))
 }
 
 #[test]
 fn by_tls_with_a_private_authority_and_a_client_certificate() {
-    let (_folder, pem, server) = with_tls();
+    let Some((_folder, pem, server)) = with_tls() else { return };
     let redis = format!(
         "url = \"rediss://127.0.0.1:{}\"\ntls = {{ ca = {:?}, cert = {:?}, key = {:?} }}",
         server.tls_port, pem.authority, pem.certificate, pem.key
@@ -219,7 +224,7 @@ fn by_tls_with_a_private_authority_and_a_client_certificate() {
 
 #[test]
 fn a_server_of_an_unknown_authority_is_not_trusted() {
-    let (_folder, _, server) = with_tls();
+    let Some((_folder, _, server)) = with_tls() else { return };
     let redis = format!("url = \"rediss://127.0.0.1:{}\"", server.tls_port);
     let setup = Setup::alone(&format!("[redis]\n{redis}\n{PROBE}"));
     let host = setup.start();

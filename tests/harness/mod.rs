@@ -25,7 +25,7 @@ pub use client::{Entry, Redis, millis};
 pub use host::{Done, Host, Running, Setup, command};
 pub use plugins::root;
 pub use proxy::Proxy;
-pub use server::{Certificates, Options, Server};
+pub use server::{Certificates, Options, Server, speaks_tls};
 
 /// How long a condition may take to come true. Generous: only a failing test waits for it.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -57,6 +57,17 @@ pub fn never(time: Duration, what: &str, mut condition: impl FnMut() -> bool) {
         assert!(!condition(), "after {:?}: {what}", started.elapsed());
         std::thread::sleep(EVERY);
     }
+}
+
+/// Says that a promise could not be tested here, and why; `scripts/on-servers` counts these lines.
+///
+/// Past the test's captured output, so that it is seen although the test passes.
+pub fn skipped(why: &str) {
+    use std::io::Write;
+
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    let line = format!("skipped: {test}: {why}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 /// A random number generator whose seed is printed, and taken from `TIDEGATE_TEST_SEED` if set.

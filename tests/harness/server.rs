@@ -175,6 +175,21 @@ fn program() -> PathBuf {
     found.next().expect("no redis-server or valkey-server in PATH; run \"make setup\" first")
 }
 
+/// Whether the server to test against was built with TLS.
+///
+/// Only one that was named may be without: what `make setup` installs has it, and a test
+/// that is skipped on it would be skipped everywhere.
+pub fn speaks_tls() -> bool {
+    if std::env::var_os("TIDEGATE_TEST_SERVER").is_none() {
+        return true;
+    }
+    // Without a certificate none starts; one with TLS says that it misses that.
+    let told = Command::new(program()).args(["--port", "0", "--tls-port", "1"]).output().unwrap();
+    let told = String::from_utf8_lossy(&[told.stdout, told.stderr].concat()).into_owned();
+    // The first is what 6.2 says of a setting that it does not know, the second what later ones say.
+    !["Bad directive", "Failed finding TLS support"].iter().any(|lack| told.contains(lack))
+}
+
 /// Redis before 7.0 lets anyone debug, and refuses to start with a setting it does not know.
 fn knows_debug_setting() -> bool {
     let told = Command::new(program()).arg("--version").output().unwrap();
