@@ -86,7 +86,8 @@ const NEXT: &str = "\
 Every order was either invoiced once or buried with its reason. What to type next:
   cat examples/orders/tidegate.toml          the manifest that this ran
   cat plugins/README.md                      write a handler of your own in Rust
-  target/release/tidegate dev --manifest examples/first-handler/tidegate.toml
+  target/release/tidegate run --manifest examples/orders/tidegate.toml
+                                             the same on a Redis of yours, on port 6379
   target/release/tidegate help               everything else";
 
 fn handlers(story: &Story) -> String {
