@@ -89,6 +89,16 @@ fn a_retry_comes_not_before_its_time_and_soon_after() {
 }
 
 #[test]
+fn a_retry_whose_time_was_deleted_is_tried_at_once() {
+    let (_server, mut redis, _host) = probe("");
+    redis.add("in", &[("retry-after-ms", "3600000"), ("emit", "out")]);
+    let key = "tidegate:{in}:waiting:in:h";
+    eventually("it waits", || redis.ask::<usize>(&format!("DEL {key}")) == 1);
+    assert_eq!(redis.wait_first("out").get("attempt"), "2");
+    redis.wait_settled("in", "h");
+}
+
+#[test]
 fn the_order_of_retries_is_that_of_their_times() {
     let (_server, mut redis, _host) = probe("");
     let times = [900, 300, 600];

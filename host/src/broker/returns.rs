@@ -164,6 +164,9 @@ impl Returns {
         asking.arg("CONSUMERS").arg(&*self.post.handler.stream).arg(&*self.post.handler.group);
         let rows = reply::rows("XINFO CONSUMERS", self.post.link.query(&asking).await?)?;
         let mut others: Vec<_> = rows.iter().filter_map(consumer).collect();
+        if let Some(waiting) = others.iter().find(|other| other.name == WAITING) {
+            self.recall(waiting).await?;
+        }
         others.retain(|other| other.name != self.post.consumer && other.name != WAITING);
         if others.is_empty() {
             return Ok(others);
@@ -177,6 +180,34 @@ impl Returns {
         let mut lifeless = signs.into_iter().map(|sign| sign == Value::Int(0));
         others.retain(|_| lifeless.next().unwrap_or(false));
         Ok(others)
+    }
+
+    /// Makes entries due of which nobody knows when they are: the sorted set was
+    /// deleted or evicted, and the pending list has more that wait than it has.
+    async fn recall(&self, waiting: &Consumer) -> Result<(), ReadError> {
+        let known = self.post.link.query(redis::cmd("ZCARD").arg(&self.post.keys.waiting)).await?;
+        if reply::integer("ZCARD", &known)? >= waiting.pending {
+            return Ok(());
+        }
+        let mut from = None;
+        let mut recalled = 0;
+        loop {
+            let page = self.pending(WAITING, Duration::ZERO, from, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            from = Some(*last);
+            let mut adding = redis::cmd("ZADD");
+            adding.arg(&self.post.keys.waiting).arg("NX");
+            for id in &page {
+                adding.arg(0).arg(id.to_string());
+            }
+            recalled += reply::integer("ZADD", &self.post.link.query(&adding).await?)?;
+        }
+        if recalled > 0 {
+            tracing::warn!(handler = %self.post.handler.name, key = self.post.keys.waiting, recalled,
+                "retries waited without a time, as if this key had been deleted; they are tried now");
+            self.post.wake.after(Duration::ZERO);
+        }
+        Ok(())
     }
 
     async fn retire(&self, consumer: &Consumer) -> Result<(), ReadError> {
