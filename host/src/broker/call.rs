@@ -212,9 +212,9 @@ impl Post {
     }
 }
 
-/// Whether nothing but `XACK` is needed: no entry to write, no failure to forget.
+/// Whether nothing but `XACK` is needed: no output to write or to publish, no failure to forget.
 fn is_plain(item: &Item) -> bool {
-    item.attempt() == Attempt::FIRST && item.entries().next().is_none()
+    item.attempt() == Attempt::FIRST && item.outputs().is_empty()
 }
 
 fn fields(command: &mut Cmd, fields: &[Field]) {

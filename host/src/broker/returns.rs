@@ -127,16 +127,15 @@ impl Returns {
                 self.post.wake.after(Duration::from_millis(at - now));
                 break;
             }
-            due.extend(parse_id(&entry.name));
+            // One that is still in hand is only about to wait: its settlement is not confirmed yet.
+            due.extend(parse_id(&entry.name).filter(|id| !self.post.held.contains(id)));
         }
         if due.is_empty() {
             return Ok(Vec::new());
         }
         let taken = self.claim(WAITING, &due).await?;
-        if !taken.is_empty() {
-            // There may be more that are due than there are slots.
-            self.post.wake.after(Duration::ZERO);
-        }
+        // None of these waits any more; there may be more that are due than there are slots.
+        self.post.wake.after(Duration::ZERO);
         Ok(taken)
     }
 

@@ -26,6 +26,9 @@ const BATCH: usize = 1000;
 /// Settlements that wait for a flush at most; handlers wait beyond it.
 const QUEUE: usize = 4096;
 
+/// A message whose dead letter is refused waits at least this long, whatever its backoff.
+const REFUSED_WAIT: Duration = Duration::from_secs(1);
+
 /// Where deliveries are settled; clones share one queue.
 #[derive(Clone)]
 pub struct Settler(mpsc::Sender<Item>);
@@ -163,7 +166,7 @@ impl Clerk {
             }
             Settlement::Bury { .. } => {
                 let error = format!("dead letter refused: {error}");
-                Settlement::Later { delay: self.post.handler.retry.max, error }
+                Settlement::Later { delay: self.post.handler.retry.max.max(REFUSED_WAIT), error }
             }
             // Its receipt is dropped: it stays pending and is delivered again.
             Settlement::Later { .. } | Settlement::Skip => return None,

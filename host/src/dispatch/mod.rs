@@ -83,7 +83,11 @@ impl Dispatch {
                 match (self.refusal(&delivery), free.split(1)) {
                     (None, Some(slot)) => admitted.push(Carried { delivery, slot }),
                     (None, None) => {}
-                    (Some(settlement), _) => settler.settle(delivery, settlement).await,
+                    (Some(settlement), _) => tokio::select! {
+                        biased;
+                        () = self.stop.cancelled() => return,
+                        () = settler.settle(delivery, settlement) => {}
+                    },
                 }
             }
             if !admitted.is_empty() {
