@@ -188,7 +188,7 @@ impl Post {
         Call { command, kind: Kind::One, items: vec![item] }
     }
 
-    /// Buries an entry in two steps: a host that dies in between writes its letter twice.
+    /// Buries an entry in two steps: after a crash or a lost reply in between, its letter is written again.
     fn bury_long(&self, item: Item) -> Call {
         let mut command = redis::cmd("XADD");
         command.arg(&*self.handler.dead_letter).arg("*");

@@ -16,7 +16,7 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// When Redis refuses one; those before it are appended.
+    /// When Redis refuses one; others of the same batch may be appended all the same.
     pub async fn publish(
         &self,
         stream: &str,
