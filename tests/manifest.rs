@@ -89,7 +89,16 @@ fn every_mistake_in_a_manifest_is_told_in_the_words_beside_it() {
 fn the_reference_explains_every_key_of_the_manifest() {
     let reference = folder("../../docs/manifest.md");
     let reference = fs::read_to_string(reference).unwrap();
-    let tables = ["", "[redis]", "[redis.tls]", "[host]", "[handler.a]", "[handler.a.retry]"];
+    let tables = [
+        "",
+        "[redis]",
+        "[redis.tls]",
+        "[host]",
+        "[handler.a]",
+        "[handler.a.retry]",
+        "[handler.a.dedupe]",
+        "[handler.a.circuit]",
+    ];
     for table in tables {
         let text = format!("{table}\n\"no such key\" = 1\n");
         let refused = Manifest::parse(&text, Path::new("tidegate.toml"), &Fixed).unwrap_err();

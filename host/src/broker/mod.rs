@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use redis::RedisError;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 pub use call::ENTRY_FIELDS_MAX;
 pub use dead::{DeadLetter, DeadLetters, Note, Redriven};
@@ -119,7 +119,8 @@ pub struct Subscription {
 #[must_use = "settlements are written by the task in here"]
 pub struct Closing {
     writing: JoinHandle<()>,
-    showing: JoinHandle<()>,
+    /// What is done beside reading and settling for as long as the handler is at work.
+    chores: JoinSet<()>,
     presence: Arc<Presence>,
 }
 
@@ -130,7 +131,7 @@ impl Closing {
     /// lost with this future, their entries are not.
     pub async fn finished(mut self) {
         let _ = (&mut self.writing).await;
-        self.showing.abort();
+        self.chores.shutdown().await;
         self.presence.leave().await;
     }
 }
@@ -138,7 +139,6 @@ impl Closing {
 impl Drop for Closing {
     fn drop(&mut self) {
         self.writing.abort();
-        self.showing.abort();
     }
 }
 
@@ -195,11 +195,9 @@ impl Broker {
     fn staff(&self, post: Arc<Post>, presence: Presence, stop: Stop) -> Subscription {
         let (settler, writing) = settle::open(post.clone());
         let presence = Arc::new(presence);
-        let closing = Closing {
-            writing: tokio::spawn(writing),
-            showing: tokio::spawn(presence.clone().show()),
-            presence,
-        };
+        let mut chores = JoinSet::new();
+        chores.spawn(presence.clone().show());
+        let closing = Closing { writing: tokio::spawn(writing), chores, presence };
         let consumer = post.consumer.clone();
         let returns = Returns { post: post.clone(), search: Search::default() };
         let connector = self.connector.clone();

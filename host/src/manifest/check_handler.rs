@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::outcome::RetryRule;
 
 use super::check::{A_WHILE, given};
+use super::check_flow::flow;
 use super::handler::{Grants, Handler, Isolation, Match, Patterns, Start};
 use super::raw::{RawHandler, RawRetry};
 use super::reader::Reader;
@@ -55,13 +56,16 @@ pub(super) fn handler(
     let plugin =
         required(raw, &raw.plugin, "plugin", "a file such as \"plugins/charge.wasm\"", reader)
             .and_then(|entry| reader.path(entry, "a file such as \"plugins/charge.wasm\""));
-    let stream = stream(raw, reader);
+    let stream = source(raw, reader);
     let group = given(&raw.group, raw.name.into(), |entry| {
         reader.text(entry, "a group, or nothing for the handler's name").map(Arc::from)
     });
-    claims.add(raw, stream.as_ref(), group.as_ref(), reader);
+    if raw.channel.is_none() {
+        claims.add(raw, stream.as_ref(), group.as_ref(), reader);
+    }
     let dead_letter = dead_letter(raw, stream.as_ref(), reader);
     let start = given(&raw.start, Start::Beginning, |entry| start(entry, reader));
+    let flow = flow(raw, start, reader);
     let filter = given(&raw.filter, Match::default(), |entry| filter(entry, reader));
     let concurrency = count(&raw.concurrency, CONCURRENCY, CONCURRENCY_MAX, reader);
     let batch = count(&raw.batch, BATCH, BATCH_MAX, reader);
@@ -72,12 +76,21 @@ pub(super) fn handler(
     });
     let retry = raw.retry.as_ref().map_or(Some(RETRY), |raw| retry(raw, reader));
     let grants = grants(raw, stream.as_ref(), reader);
+    let flow = flow?;
     Some(Handler {
         name: name?,
         plugin: plugin?,
         stream: stream?,
         group: group?,
         start: start?,
+        supply: flow.supply,
+        after_loss: flow.after_loss,
+        order: flow.order,
+        dedupe: flow.dedupe,
+        rate: flow.rate,
+        circuit: flow.circuit,
+        trim: flow.trim,
+        durability: flow.durability,
         filter: filter?,
         concurrency: concurrency?,
         batch: batch?,
@@ -91,18 +104,8 @@ pub(super) fn handler(
 }
 
 fn unavailable(raw: &RawHandler<'_>, reader: &mut Reader<'_>) {
-    let keys = [&raw.delivery, &raw.order_by, &raw.keyvalue, &raw.config, &raw.http, &raw.cache];
-    for entry in keys {
+    for entry in [&raw.keyvalue, &raw.config, &raw.http, &raw.cache] {
         reader.unavailable(entry.as_ref());
-    }
-    reader.unavailable_but(raw.trim.as_ref(), "never");
-    match (&raw.channel, &raw.stream) {
-        (Some(channel), Some(_)) => reader.unavailable(Some(channel)),
-        (Some(channel), None) => {
-            let why = "is not available in this version; remove it and name a `stream`";
-            reader.problem(channel.key_at, &channel.path, why);
-        }
-        (None, Some(_) | None) => {}
     }
 }
 
@@ -129,10 +132,11 @@ fn required<'a, 't>(
     entry.as_ref()
 }
 
-fn stream(raw: &RawHandler<'_>, reader: &mut Reader<'_>) -> Option<Arc<str>> {
+/// The stream, or the channel instead of it.
+fn source(raw: &RawHandler<'_>, reader: &mut Reader<'_>) -> Option<Arc<str>> {
     const WHAT: &str = "a stream such as \"orders\"";
-    if raw.channel.is_some() && raw.stream.is_none() {
-        return None;
+    if let (Some(channel), None) = (&raw.channel, &raw.stream) {
+        return reader.text(channel, "a channel such as \"news\" or \"news.*\"").map(Arc::from);
     }
     let entry = required(raw, &raw.stream, "stream", WHAT, reader)?;
     key(entry, WHAT, reader)

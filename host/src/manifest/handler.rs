@@ -10,7 +10,8 @@ use std::time::Duration;
 use crate::message::Message;
 use crate::outcome::RetryRule;
 
-use super::stream::RESERVED;
+use super::flow::{Circuit, Dedupe, Durability, Order, Rate, Supply, Trim};
+use super::stream::{RESERVED, default_dead_letter};
 
 /// A plugin put to work on one stream by one group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,12 +20,24 @@ pub struct Handler {
     pub name: Arc<str>,
     /// The component file, resolved from the manifest's directory.
     pub plugin: PathBuf,
-    /// The stream it reads.
+    /// The stream it reads; of a handler on a channel the channel, or a pattern of channels.
     pub stream: Arc<str>,
+    /// How messages come from there.
+    pub supply: Supply,
     /// The consumer group it reads as; no other handler has both this stream and this group.
     pub group: Arc<str>,
     /// Where its group begins when it is created.
     pub start: Start,
+    /// Where its group begins when it was lost and is created again.
+    pub after_loss: Start,
+    /// Which messages wait for each other.
+    pub order: Option<Order>,
+    /// Which messages repeat one that was handled.
+    pub dedupe: Option<Dedupe>,
+    /// How many messages all hosts together hand to it.
+    pub rate: Option<Rate>,
+    /// When to stop reading for a while, as everything fails.
+    pub circuit: Option<Circuit>,
     /// Which messages it handles.
     pub filter: Match,
     /// How many messages it handles at a time.
@@ -41,8 +54,34 @@ pub struct Handler {
     pub retry: RetryRule,
     /// Where messages go that are given up; never the stream itself.
     pub dead_letter: Arc<str>,
+    /// What happens to entries that every group has acknowledged.
+    pub trim: Trim,
+    /// What a settlement waits for.
+    pub durability: Durability,
     /// What it may reach.
     pub grants: Grants,
+}
+
+impl Handler {
+    /// The handler on one of its streams: itself, or one for each shard of an ordered stream.
+    pub fn on_each_stream(&self) -> Vec<Self> {
+        let Some(shards) = self.order.as_ref().and_then(|order| order.shards) else {
+            return vec![self.clone()];
+        };
+        (0..shards.get()).map(|index| self.on(&shard(&self.stream, index))).collect()
+    }
+
+    fn on(&self, stream: &str) -> Self {
+        let default = *self.dead_letter == *default_dead_letter(&self.stream);
+        let dead_letter =
+            if default { default_dead_letter(stream).into() } else { self.dead_letter.clone() };
+        Self { stream: stream.into(), dead_letter, ..self.clone() }
+    }
+}
+
+/// The name of one shard of a stream: each has a hash tag, and so a slot, of its own.
+pub fn shard(stream: &str, index: u32) -> String {
+    format!("{stream}:{{{index}}}")
 }
 
 /// Where a new consumer group begins.

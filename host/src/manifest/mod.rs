@@ -6,8 +6,10 @@
 //! answers and whether a plugin file is one is for others to find out.
 
 mod check;
+mod check_flow;
 mod check_handler;
 mod check_redis;
+mod flow;
 mod handler;
 mod interpolate;
 mod raw;
@@ -23,7 +25,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use handler::{Grants, Handler, Isolation, Match, Patterns, Start};
+pub use flow::{Circuit, Dedupe, Durability, Order, Rate, Supply, Trim};
+pub use handler::{Grants, Handler, Isolation, Match, Patterns, Start, shard};
 pub use interpolate::{Environment, ProcessEnvironment};
 pub use redis::{Address, RedisSettings, Secret, Tls};
 pub use report::{Problem, Report};

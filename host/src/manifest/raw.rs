@@ -82,21 +82,42 @@ pub(super) struct RawHandler<'t> {
     pub(super) plugin: Option<Entry<'t>>,
     /// The stream to read. Required. Example: `"orders"`.
     pub(super) stream: Option<Entry<'t>>,
-    /// A channel to subscribe to instead of a stream. Not available yet.
+    /// Instead of `stream`: a channel to subscribe to, or a pattern of channels as `PSUBSCRIBE`
+    /// takes it. What is published while no host listens is gone. Example: `"news.*"`.
     pub(super) channel: Option<Entry<'t>>,
     /// The consumer group; no two handlers share a stream and a group. Default: the
     /// handler's name.
     pub(super) group: Option<Entry<'t>>,
-    /// `"broadcast"`: every host sees every message. Not available yet.
+    /// `"group"`: each message goes to one of the hosts. `"broadcast"`: every host sees every
+    /// message; each reads as a group of its own, named after `group` and the host.
+    /// Default: `"group"`.
     pub(super) delivery: Option<Entry<'t>>,
     /// Where a new group begins: `"0"` for all that the stream retains, `"$"` for only what
     /// is new. Default: `"0"`.
     pub(super) start: Option<Entry<'t>>,
+    /// Where a group begins that was lost, by a flush or a failover, and is created again:
+    /// `"0"` handles all that the stream retains once more, `"start"` does as `start` says and
+    /// may skip what was not handled yet. Default: `"0"`.
+    pub(super) after_loss: Option<Entry<'t>>,
     /// Handle only messages whose fields have exactly these values; the rest are
     /// acknowledged unseen. Example: `{ name = "order.created" }`. Default: all.
     pub(super) filter: Option<Entry<'t>>,
-    /// A field whose equal values are handled one at a time. Not available yet.
+    /// A field: messages with equal values of it are handled one at a time, in their order. One
+    /// host at a time owns the stream, or each of its `shards`. Default: no order.
     pub(super) order_by: Option<Entry<'t>>,
+    /// With `order-by`: the stream is this many streams, `orders:{0}`, `orders:{1}` …, shared
+    /// out to the hosts; 1 to 1024. Default: one stream, under its own name.
+    pub(super) shards: Option<Entry<'t>>,
+    /// Acknowledge unseen what repeats a message that was handled. Default: nothing is dropped.
+    pub(super) dedupe: Option<RawDedupe<'t>>,
+    /// How many messages a second, minute or hour all hosts together hand to the plugin, such as
+    /// `"100/s"`, `"30/m"` or `"5/h"`. Default: no bound.
+    pub(super) rate: Option<Entry<'t>>,
+    /// With `rate`: how many messages may go at once after a pause, 1 to 1000000. Default: a
+    /// tenth of a second's worth, at least 1.
+    pub(super) burst: Option<Entry<'t>>,
+    /// Stop reading while everything fails. Default: messages fail one by one.
+    pub(super) circuit: Option<RawCircuit<'t>>,
     /// How many calls of the plugin are in flight at a time, 1 to 10000; a batch plugin's call
     /// is a batch. No more is read than there are calls for, so a small number costs speed.
     /// Default: 64.
@@ -116,9 +137,13 @@ pub(super) struct RawHandler<'t> {
     /// `"{orders}:dead"` for the stream `orders`, and `"orders:{0}:dead"` for
     /// `orders:{0}`: the same slot of Redis Cluster as the stream.
     pub(super) dead_letter: Option<Entry<'t>>,
-    /// `"handled"`: remove entries that every group has acknowledged. Not available yet;
-    /// `"never"` is accepted.
+    /// `"handled"`: entries that every group of the stream has acknowledged are removed from it.
+    /// `"never"`: they stay. Default: `"never"`.
     pub(super) trim: Option<Entry<'t>>,
+    /// What a settlement waits for before it counts as written: `"none"`, `"replica"` until a
+    /// replica has it (`WAIT`), `"aof"` until it is on the server's disk (`WAITAOF`).
+    /// Default: `"none"`.
+    pub(super) durability: Option<Entry<'t>>,
     /// Grant: the streams that the handler may append to; `*` stands for any run of
     /// characters. Example: `["invoices", "audit.*"]`. Default: none.
     pub(super) outputs: Option<Entry<'t>>,
@@ -148,6 +173,27 @@ pub(super) struct RawRetry<'t> {
     pub(super) first: Option<Entry<'t>>,
     /// The longest wait of all, up to `30days`. Default: `"5m"`.
     pub(super) max: Option<Entry<'t>>,
+    pub(super) place: Place,
+}
+
+/// `dedupe = { … }`: acknowledge unseen what repeats a message that was handled.
+#[derive(Debug)]
+pub(super) struct RawDedupe<'t> {
+    /// The field whose equal values make messages equal. Required. Example: `"order-id"`.
+    pub(super) key: Option<Entry<'t>>,
+    /// For how long after it was handled a message is remembered, `1s` to `30days`. Default: `"1h"`.
+    pub(super) window: Option<Entry<'t>>,
+    pub(super) place: Place,
+}
+
+/// `circuit = { … }`: stop reading while everything fails.
+#[derive(Debug)]
+pub(super) struct RawCircuit<'t> {
+    /// After this many failures in a row, 1 to 1000000. Default: 10.
+    pub(super) failures: Option<Entry<'t>>,
+    /// How long to pause before one message is tried, `1ms` to `1day`. Default: `"30s"`.
+    pub(super) pause: Option<Entry<'t>>,
+    pub(super) place: Place,
 }
 
 impl<'t> RawManifest<'t> {
@@ -228,12 +274,18 @@ impl<'t> RawHandler<'t> {
             name,
             plugin: table.take("plugin"),
             stream: table.take("stream"),
-            channel: table.take_reserved("channel"),
+            channel: table.take("channel"),
             group: table.take("group"),
-            delivery: table.take_reserved("delivery"),
+            delivery: table.take("delivery"),
             start: table.take("start"),
+            after_loss: table.take("after-loss"),
             filter: table.take("match"),
-            order_by: table.take_reserved("order-by"),
+            order_by: table.take("order-by"),
+            shards: table.take("shards"),
+            dedupe: table.take("dedupe").and_then(|entry| RawDedupe::read(&entry, reader)),
+            rate: table.take("rate"),
+            burst: table.take("burst"),
+            circuit: table.take("circuit").and_then(|entry| RawCircuit::read(&entry, reader)),
             concurrency: table.take("concurrency"),
             batch: table.take("batch"),
             isolation: table.take("isolation"),
@@ -242,6 +294,7 @@ impl<'t> RawHandler<'t> {
             retry: table.take("retry").and_then(|entry| RawRetry::read(&entry, reader)),
             dead_letter: table.take("dead-letter"),
             trim: table.take("trim"),
+            durability: table.take("durability"),
             outputs: table.take("outputs"),
             channels: table.take("channels"),
             keyvalue: table.take_reserved("keyvalue"),
@@ -258,12 +311,29 @@ impl<'t> RawRetry<'t> {
     fn read(entry: &Entry<'t>, reader: &mut Reader<'_>) -> Option<Self> {
         let what = "a table such as { attempts = 5, first = \"1s\", max = \"5m\" }";
         let mut table = reader.section(entry, what)?;
-        let raw = Self {
+        Some(Self {
             attempts: table.take("attempts"),
             first: table.take("first"),
             max: table.take("max"),
-        };
-        table.close(reader);
-        Some(raw)
+            place: table.close(reader),
+        })
+    }
+}
+
+impl<'t> RawDedupe<'t> {
+    fn read(entry: &Entry<'t>, reader: &mut Reader<'_>) -> Option<Self> {
+        let what = "a table such as { key = \"order-id\", window = \"1h\" }";
+        let mut table = reader.section(entry, what)?;
+        let (key, window) = (table.take("key"), table.take("window"));
+        Some(Self { key, window, place: table.close(reader) })
+    }
+}
+
+impl<'t> RawCircuit<'t> {
+    fn read(entry: &Entry<'t>, reader: &mut Reader<'_>) -> Option<Self> {
+        let what = "a table such as { failures = 10, pause = \"30s\" }";
+        let mut table = reader.section(entry, what)?;
+        let (failures, pause) = (table.take("failures"), table.take("pause"));
+        Some(Self { failures, pause, place: table.close(reader) })
     }
 }

@@ -2,6 +2,7 @@
 //! are in `tests/manifest/`.
 
 use std::env::VarError;
+use std::num::NonZeroU32;
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -50,7 +51,11 @@ fn a_handler_of_two_keys_has_the_documented_defaults() {
     assert_eq!(&*handler.name, "charge");
     assert_eq!(handler.plugin, Path::new("/etc/tidegate/charge.wasm"));
     assert_eq!((&*handler.stream, &*handler.group), ("orders", "charge"));
-    assert_eq!(handler.start, Start::Beginning);
+    assert_eq!((handler.start, handler.after_loss), (Start::Beginning, Start::Beginning));
+    assert_eq!(handler.supply, Supply::Group);
+    assert_eq!((handler.order, handler.dedupe), (None, None));
+    assert_eq!((handler.rate, handler.circuit), (None, None));
+    assert_eq!((handler.trim, handler.durability), (Trim::Never, Durability::None));
     assert_eq!(handler.filter, Match::default());
     assert_eq!((handler.concurrency.get(), handler.batch.get()), (64, 100));
     assert_eq!(handler.isolation, Isolation::Reuse);
@@ -81,7 +86,21 @@ fn a_complete_manifest_is_read_key_by_key() {
     assert_eq!(manifest.host.name.as_deref(), Some("worker-1"));
     assert_eq!(manifest.host.grace, Duration::from_secs(90));
     let charge = manifest.handler("charge").unwrap();
-    assert_eq!(charge.start, Start::New);
+    assert_eq!((charge.start, charge.after_loss), (Start::New, Start::New));
+    let shards = NonZeroU32::new(8);
+    assert_eq!(charge.order, Some(Order { field: "customer".into(), shards }));
+    let window = Duration::from_secs(7200);
+    assert_eq!(charge.dedupe, Some(Dedupe { key: "order-id".into(), window }));
+    let rate = charge.rate.unwrap();
+    assert_eq!(
+        (rate.count.get(), rate.period, rate.burst.get()),
+        (100, Duration::from_secs(1), 20)
+    );
+    let circuit = charge.circuit.unwrap();
+    assert_eq!((circuit.failures.get(), circuit.pause), (20, Duration::from_secs(10)));
+    assert_eq!((charge.trim, charge.durability), (Trim::Handled, Durability::Aof));
+    assert_eq!(manifest.handler("notify").unwrap().supply, Supply::Channel);
+    assert_eq!(manifest.handler("refresh").unwrap().supply, Supply::Broadcast);
     assert_eq!((charge.concurrency.get(), charge.batch.get()), (16, 50));
     assert_eq!(charge.isolation, Isolation::Message);
     assert_eq!((charge.timeout, charge.memory), (Duration::from_secs(5), 128 << 20));
@@ -114,6 +133,26 @@ fn handlers_keep_the_order_of_the_file() {
 fn a_stream_with_a_hash_tag_keeps_it_in_its_dead_letters() {
     let text = "[handler.a]\nplugin = \"a\"\nstream = \"orders:{0}\"";
     assert_eq!(&*parse(text).unwrap().handlers[0].dead_letter, "orders:{0}:dead");
+}
+
+#[test]
+fn a_sharded_stream_is_as_many_streams_each_with_its_own_dead_letters() {
+    let sharded = handler("order-by = \"customer\"\nshards = 2").on_each_stream();
+    let names = |handler: &Handler| (handler.stream.to_string(), handler.dead_letter.to_string());
+    let names: Vec<_> = sharded.iter().map(names).collect();
+    let expected = [("orders:{0}", "orders:{0}:dead"), ("orders:{1}", "orders:{1}:dead")];
+    assert_eq!(names, expected.map(|(stream, dead)| (stream.to_owned(), dead.to_owned())));
+    let named = handler("order-by = \"customer\"\nshards = 2\ndead-letter = \"given-up\"");
+    assert!(named.on_each_stream().iter().all(|shard| &*shard.dead_letter == "given-up"));
+    assert_eq!(handler("order-by = \"customer\"").on_each_stream().len(), 1);
+}
+
+#[test]
+fn a_burst_is_a_tenth_of_a_seconds_worth_and_at_least_one() {
+    let burst = |keys: &str| handler(keys).rate.unwrap().burst.get();
+    assert_eq!(burst("rate = \"1000/s\""), 100);
+    assert_eq!(burst("rate = \"5/h\""), 1);
+    assert_eq!(burst("rate = \"5/h\"\nburst = 5"), 5);
 }
 
 #[test]
