@@ -114,6 +114,21 @@ impl Redis {
         pipeline.query(&mut self.0).unwrap()
     }
 
+    /// Appends messages together and gives their ids; after an error any of them may be there.
+    pub fn append<'a>(
+        &mut self,
+        messages: impl IntoIterator<Item = (&'a str, Vec<(Vec<u8>, Vec<u8>)>)>,
+    ) -> redis::RedisResult<Vec<String>> {
+        let mut pipeline = redis::pipe();
+        for (stream, fields) in messages {
+            let adding = pipeline.cmd("XADD").arg(stream).arg("*");
+            for (name, value) in fields {
+                adding.arg(name).arg(value);
+            }
+        }
+        pipeline.query(&mut self.0)
+    }
+
     /// All entries of a stream.
     #[track_caller]
     pub fn entries(&mut self, stream: &str) -> Vec<Entry> {

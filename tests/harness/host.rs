@@ -154,10 +154,9 @@ impl Host {
         let _ = self.process.wait();
     }
 
-    /// Sends a signal by its name, with the shell that every Unix has.
+    /// Sends a signal by its name.
     pub fn signal(&self, name: &str) {
-        let line = format!("kill -{name} {}", self.process.id());
-        assert!(Command::new("sh").args(["-c", &line]).status().unwrap().success(), "{line}");
+        super::signal(self.process.id(), name);
     }
 
     pub fn pid(&self) -> u32 {

@@ -25,7 +25,7 @@ pub use client::{Entry, Redis, millis};
 pub use host::{Done, Host, Running, Setup, command};
 pub use plugins::root;
 pub use proxy::Proxy;
-pub use server::{Certificates, Options, Server, speaks_tls};
+pub use server::{Certificates, Doorway, Options, Server, speaks_tls};
 
 /// How long a condition may take to come true. Generous: only a failing test waits for it.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -57,6 +57,13 @@ pub fn never(time: Duration, what: &str, mut condition: impl FnMut() -> bool) {
         assert!(!condition(), "after {:?}: {what}", started.elapsed());
         std::thread::sleep(EVERY);
     }
+}
+
+/// Sends a signal to a process by its name, with the shell that every Unix has.
+#[track_caller]
+pub fn signal(process: u32, name: &str) {
+    let line = format!("kill -{name} {process}");
+    assert!(std::process::Command::new("sh").args(["-c", &line]).status().unwrap().success(), "{line}");
 }
 
 /// Says that a promise could not be tested here, and why; `scripts/on-servers` counts these lines.

@@ -33,6 +33,16 @@ pub struct Certificates {
     pub key: PathBuf,
 }
 
+/// How to connect to a server, whoever owns it and whether or not it runs.
+#[derive(Clone)]
+pub struct Doorway(redis::ConnectionInfo);
+
+impl Doorway {
+    pub fn client(&self) -> redis::RedisResult<Redis> {
+        Redis::open(self.0.clone())
+    }
+}
+
 /// A server that runs until this is dropped.
 pub struct Server {
     process: Option<Child>,
@@ -86,7 +96,7 @@ impl Server {
                 let log = std::fs::read_to_string(self.directory.path().join("redis.log"));
                 panic!("the server ended with {status}: {}", log.unwrap_or_default());
             }
-            self.connect().is_ok_and(|mut redis| redis.attempt::<String>("PING").is_ok())
+            self.doorway().client().is_ok_and(|mut redis| redis.attempt::<String>("PING").is_ok())
         });
     }
 
@@ -98,19 +108,35 @@ impl Server {
         }
     }
 
+    /// Asks it to stop (SIGTERM), and waits until it did.
+    pub fn stop(&mut self) {
+        self.signal("TERM");
+        if let Some(mut process) = self.process.take() {
+            process.wait().unwrap();
+        }
+    }
+
+    /// Sends a signal by its name, if it runs.
+    pub fn signal(&self, name: &str) {
+        if let Some(process) = &self.process {
+            super::signal(process.id(), name);
+        }
+    }
+
     /// A connection for the test itself, as the default user.
     #[track_caller]
     pub fn client(&self) -> Redis {
-        self.connect().unwrap()
+        self.doorway().client().unwrap()
     }
 
-    fn connect(&self) -> redis::RedisResult<Redis> {
-        let info = ConnectionAddr::Unix(self.socket()).into_connection_info()?;
+    /// What makes such connections elsewhere, such as on another thread.
+    pub fn doorway(&self) -> Doorway {
+        let address = ConnectionAddr::Unix(self.socket()).into_connection_info().unwrap();
         let mut login = redis::RedisConnectionInfo::default();
         if let Some(password) = self.options.password {
             login = login.set_password(password);
         }
-        Redis::open(info.set_redis_settings(login))
+        Doorway(address.set_redis_settings(login))
     }
 
     pub fn socket(&self) -> PathBuf {

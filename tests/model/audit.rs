@@ -1,0 +1,319 @@
+//! What must hold once all faults are over: every message accounted for, and nothing left behind.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use super::ledger::Sent;
+use super::messages::{Fate, LABEL, Line, OUTPUTS, heard};
+use super::scenario::{Leftovers, Order, Repeats, SEATS, Scenario};
+use super::sums::Sums;
+use crate::harness::{Entry, Redis};
+
+/// How long all that is left may take to be handled: signs of life end, idle entries are taken over.
+const DRAINED: Duration = Duration::from_secs(100);
+
+/// How long consumers of hosts that are no more may take to be removed.
+const RETIRED: Duration = Duration::from_secs(100);
+
+/// Something that does not hold, and the message it is about, if it is about one.
+#[derive(Debug, Clone)]
+pub struct Violation {
+    pub text: String,
+    pub about: Option<Sent>,
+}
+
+impl Violation {
+    pub fn general(text: impl Into<String>) -> Self {
+        Self { text: text.into(), about: None }
+    }
+}
+
+/// What is known at the end.
+pub struct Audit<'a> {
+    pub scenario: &'a Scenario,
+    pub ledger: &'a [Sent],
+    /// Each host's log.
+    pub logs: &'a [(String, String)],
+    pub redis: &'a mut Redis,
+    pub sums: &'a mut Sums,
+    pub violations: Vec<Violation>,
+}
+
+/// The lines that a scenario's hosts work on.
+pub fn lines(scenario: &Scenario) -> impl Iterator<Item = Line> {
+    let ordered = scenario.order == Order::Kept;
+    Line::ALL.into_iter().filter(move |line| ordered || *line != Line::Ordered)
+}
+
+/// Waits until nothing is unread, pending or waiting; says what is when that takes too long.
+pub fn drain(scenario: &Scenario, redis: &mut Redis) -> (Duration, Vec<Violation>) {
+    let began = Instant::now();
+    loop {
+        let left: Vec<String> = lines(scenario).filter_map(|line| unfinished(redis, line)).collect();
+        if left.is_empty() {
+            return (began.elapsed(), Vec::new());
+        }
+        if began.elapsed() > DRAINED {
+            let violations = left.into_iter().map(|left| {
+                Violation::general(format!("{DRAINED:?} after the last fault: {left}"))
+            });
+            return (began.elapsed(), violations.collect());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn unfinished(redis: &mut Redis, line: Line) -> Option<String> {
+    let (stream, group) = (line.stream(), line.group());
+    if !redis.has_group(stream, group) {
+        return Some(format!("`{stream}` has no group `{group}`"));
+    }
+    // In this order: what was unread a moment ago may be pending now.
+    let (unread, pending) = (redis.unread(stream, group), redis.pending(stream, group));
+    let (waiting, failures) = keys(line);
+    let waiting: usize = redis.ask(&format!("ZCARD {waiting}"));
+    let failures: usize = redis.ask(&format!("HLEN {failures}"));
+    let left = [unread, pending, waiting, failures];
+    (left != [0; 4]).then(|| {
+        format!("`{stream}`: {unread} unread, {pending} pending, {waiting} waiting, {failures} failures")
+    })
+}
+
+/// What waits for another attempt, and how often each has failed.
+pub fn keys(line: Line) -> (String, String) {
+    let (stream, group) = (line.stream(), line.group());
+    let name = |kind: &str| format!("tidegate:{{{stream}}}:{kind}:{stream}:{group}");
+    (name("waiting"), name("failures"))
+}
+
+impl Audit<'_> {
+    pub fn run(&mut self) {
+        self.confirmed_are_there();
+        self.every_fate_is_met();
+        self.order_is_kept();
+        self.no_key_is_litter();
+        self.no_consumer_is_left();
+        self.no_host_panicked();
+    }
+
+    fn report(&mut self, text: impl Into<String>, about: Option<&Sent>) {
+        self.violations.push(Violation { text: text.into(), about: about.cloned() });
+    }
+
+    /// A test of the server rather than of the hosts: what it confirmed is in its stream.
+    fn confirmed_are_there(&mut self) {
+        for line in Line::PRODUCED {
+            let ids: HashSet<String> =
+                self.redis.entries(line.stream()).into_iter().map(|entry| entry.id).collect();
+            for sent in self.ledger.iter().filter(|sent| sent.line == line) {
+                let lost = sent.id.as_ref().is_some_and(|id| !ids.contains(id));
+                if lost {
+                    self.report("the server lost what it confirmed", Some(sent));
+                }
+            }
+        }
+    }
+
+    fn every_fate_is_met(&mut self) {
+        let ledger = self.ledger;
+        let sent: HashMap<&str, &Sent> =
+            ledger.iter().map(|sent| (sent.label.as_str(), sent)).collect();
+        let outputs = OUTPUTS.map(|stream| (stream, by_label(self.redis.entries(stream))));
+        for (stream, entries) in &outputs {
+            let strange = entries.keys().find(|label| !sent.contains_key(label.as_str()));
+            if let Some(label) = strange {
+                self.report(format!("`{stream}` has an output of nothing: {label}"), None);
+            }
+        }
+        for line in Line::PRODUCED {
+            let letters = by_label(self.redis.entries(&line.dead()));
+            for entry in self.redis.entries(line.stream()) {
+                let Some(sent) = sent.get(entry.get(LABEL).as_str()) else {
+                    self.report(format!("nobody sent {entry}"), None);
+                    continue;
+                };
+                self.sums.message(sent);
+                let found = Found {
+                    written: outputs.each_ref().map(|(stream, entries)| {
+                        (*stream, entries.get(&sent.label).map_or(&[][..], Vec::as_slice))
+                    }),
+                    letters: letters.get(&sent.label).map_or(&[], Vec::as_slice),
+                };
+                self.fate_is_met(sent, &entry, &found);
+            }
+        }
+        let chained = self.redis.length(&Line::Next.dead());
+        if chained > 0 {
+            self.report(format!("{chained} dead letters of `{}`", Line::Next.stream()), None);
+        }
+    }
+
+    fn fate_is_met(&mut self, sent: &Sent, entry: &Entry, found: &Found<'_>) {
+        let (streams, attempt): (&[&str], u32) = match sent.kind.fate() {
+            Fate::Written(streams, attempt) => (streams, attempt),
+            Fate::Heard | Fate::Buried(_) => (&[], 1),
+        };
+        for (stream, outputs) in found.written {
+            let wanted = usize::from(streams.contains(&stream));
+            self.count_is(wanted, outputs.len(), &format!("outputs on `{stream}`"), sent);
+            for output in outputs {
+                let early = output.get("attempt").parse::<u32>().unwrap() < attempt;
+                let after_loss = self.scenario.repeats == Repeats::AfterDestruction;
+                // What `mid` has is a message of its own, with an id of its own.
+                if output.get("id") != entry.id {
+                    self.report(format!("an output on `{stream}` is of another: {output}"), Some(sent));
+                } else if early && !after_loss {
+                    self.report(format!("an output on `{stream}` came too early: {output}"), Some(sent));
+                }
+            }
+        }
+        let buried = match sent.kind.fate() {
+            Fate::Buried(reason) => Some(reason),
+            Fate::Written(..) | Fate::Heard => None,
+        };
+        self.count_is(usize::from(buried.is_some()), found.letters.len(), "dead letters", sent);
+        for letter in found.letters {
+            self.letter_is_whole(sent, entry, letter, buried);
+        }
+        if sent.kind.fate() == Fate::Heard {
+            let words = heard(&sent.label);
+            if !self.logs.iter().any(|(_, log)| log.contains(&words)) {
+                self.sums.losses += 1;
+                self.report("was acknowledged and never handled", Some(sent));
+            }
+        }
+    }
+
+    fn count_is(&mut self, wanted: usize, found: usize, what: &str, sent: &Sent) {
+        if found < wanted {
+            self.sums.losses += 1;
+            self.report(format!("{found} {what}, where there should be {wanted}"), Some(sent));
+        } else if wanted == 0 && found > 0 {
+            self.report(format!("{found} {what}, where there should be none"), Some(sent));
+        } else if found > wanted {
+            self.sums.duplicates += found - wanted;
+            if self.scenario.repeats == Repeats::Never {
+                self.report(format!("{found} {what}, where there should be {wanted}"), Some(sent));
+            }
+        }
+    }
+
+    /// The original fields first and in order, then what tidegate adds, with the right reason.
+    fn letter_is_whole(&mut self, sent: &Sent, entry: &Entry, letter: &Entry, reason: Option<&str>) {
+        const ADDED: [&str; 9] =
+            ["source", "id", "group", "handler", "plugin", "attempts", "reason", "error", "time"];
+        let told = letter.get("tidegate.reason");
+        self.sums.buried(&told);
+        let own = entry.fields.len();
+        let added: Vec<String> = letter.names().split_off(own.min(letter.fields.len()));
+        if !letter.fields.starts_with(&entry.fields) {
+            self.report("its dead letter has other fields than it had", Some(sent));
+        } else if added != ADDED.map(|name| format!("tidegate.{name}")) {
+            self.report(format!("its dead letter ends in {added:?}"), Some(sent));
+        } else if letter.get("tidegate.id") != entry.id {
+            self.report(format!("its dead letter is of {}", letter.get("tidegate.id")), Some(sent));
+        }
+        if reason.is_some_and(|reason| reason != told) {
+            self.report(format!("its dead letter says `{told}`"), Some(sent));
+        }
+    }
+
+    /// Outputs of equal keys are in the order of their messages.
+    fn order_is_kept(&mut self) {
+        if self.scenario.order == Order::Unclaimed {
+            return;
+        }
+        let ledger = self.ledger;
+        let keys: HashMap<&str, &Sent> = ledger.iter().map(|s| (s.label.as_str(), s)).collect();
+        let mut last: HashMap<u32, (u64, u64)> = HashMap::new();
+        for output in self.redis.entries("lined-out") {
+            let Some(sent) = keys.get(output.get(LABEL).as_str()) else { continue };
+            let super::messages::Kind::Keyed(key, _) = sent.kind else { continue };
+            let id = id_of(&output.get("id"));
+            let before = last.insert(key, id);
+            if self.scenario.repeats == Repeats::Never && before.is_some_and(|before| before > id) {
+                self.report(format!("came after a later one of key {key}"), Some(sent));
+            }
+        }
+    }
+
+    /// Only the keys that ARCHITECTURE.md lists, and nothing of hosts that are no more.
+    fn no_key_is_litter(&mut self) {
+        let mut expected: HashSet<String> = OUTPUTS.iter().map(|s| (*s).to_owned()).collect();
+        for line in Line::ALL {
+            expected.extend([line.stream().to_owned(), line.dead()]);
+        }
+        let mut live: BTreeMap<String, usize> = BTreeMap::new();
+        for key in self.redis.ask::<Vec<String>>("KEYS *") {
+            if key.contains("}:live:") {
+                let handler = key.rsplit_once(':').map_or("", |(handler, _)| handler).to_owned();
+                *live.entry(handler).or_default() += 1;
+            } else if !expected.contains(&key) {
+                self.report(format!("the key `{key}` is left"), None);
+            }
+        }
+        for (handler, count) in live {
+            if count < SEATS {
+                self.report(format!("{count} hosts show that they live: {handler}"), None);
+            }
+        }
+    }
+
+    /// Consumers that are left hold nothing; where it is waited for, none is left.
+    fn no_consumer_is_left(&mut self) {
+        let began = Instant::now();
+        loop {
+            let strangers: Vec<String> =
+                lines(self.scenario).flat_map(|line| strangers(self.redis, line)).collect();
+            let is_over = strangers.is_empty()
+                || self.scenario.leftovers == Leftovers::HoldNothing
+                || began.elapsed() > RETIRED;
+            if !is_over {
+                std::thread::sleep(Duration::from_millis(250));
+                continue;
+            }
+            if self.scenario.leftovers == Leftovers::AreRemoved && !strangers.is_empty() {
+                self.report(format!("consumers are left: {}", strangers.join(", ")), None);
+            }
+            return;
+        }
+    }
+
+    fn no_host_panicked(&mut self) {
+        for (name, log) in self.logs {
+            if let Some(line) = log.lines().find(|line| line.starts_with("thread '") && line.contains("panicked")) {
+                self.violations.push(Violation::general(format!("{name}: {line}")));
+            }
+        }
+    }
+}
+
+/// What came of one message.
+struct Found<'a> {
+    written: [(&'static str, &'a [Entry]); OUTPUTS.len()],
+    letters: &'a [Entry],
+}
+
+fn by_label(entries: Vec<Entry>) -> HashMap<String, Vec<Entry>> {
+    let mut found: HashMap<String, Vec<Entry>> = HashMap::new();
+    for entry in entries {
+        found.entry(entry.get(LABEL)).or_default().push(entry);
+    }
+    found
+}
+
+/// The consumers of a line that no live host answers for, with what they hold.
+fn strangers(redis: &mut Redis, line: Line) -> Vec<String> {
+    let (stream, group) = (line.stream(), line.group());
+    let mut consumers = redis.consumers(stream, group);
+    consumers.retain(|name| {
+        let live = format!("EXISTS tidegate:{{{stream}}}:live:{stream}:{group}:{name}");
+        name != "tidegate:waiting" && redis.ask::<usize>(&live) == 0
+    });
+    consumers.into_iter().map(|name| format!("`{name}` of {group}")).collect()
+}
+
+fn id_of(text: &str) -> (u64, u64) {
+    let (millis, sequence) = text.split_once('-').unwrap();
+    (millis.parse().unwrap(), sequence.parse().unwrap())
+}
