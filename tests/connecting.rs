@@ -7,7 +7,9 @@ mod harness;
 use std::fs;
 use std::path::Path;
 
-use harness::{Certificates, Host, Options, Redis, Server, Setup, eventually, skipped, speaks_tls};
+use harness::{
+    Certificates, Host, Options, Proxy, Redis, Server, Setup, eventually, skipped, speaks_tls,
+};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair,
@@ -238,4 +240,20 @@ fn a_certificate_file_that_is_missing_is_named() {
     let redis = "url = \"rediss://127.0.0.1:1\"\ntls = { ca = \"no-such-file.pem\" }";
     let done = Setup::alone(&format!("[redis]\n{redis}\n{PROBE}")).finish().expect(1);
     assert!(done.stderr.contains("no-such-file.pem"), "{}", done.stderr);
+}
+
+#[test]
+fn a_connection_that_breaks_while_a_host_starts_does_not_end_it() {
+    let server = Server::start();
+    let proxy = Proxy::before(&server);
+    // First of its sign of life, then of its group the answer is lost.
+    for (times, words) in [(1, "live:in:h"), (2, "MKSTREAM")] {
+        proxy.cut_replies(words, 0, 1);
+        let mut host = Host::at(&proxy.url(), PROBE);
+        let mut redis = server.client();
+        redis.add("in", &[("emit", "out")]);
+        redis.wait_for(times, "out");
+        assert_eq!(proxy.cuts(), times, "an answer was cut");
+        host.stop();
+    }
 }

@@ -123,7 +123,7 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// When a handler cannot be put on its stream, or `stop` is requested first.
+    /// When a handler cannot be put on its stream, or `stop` is requested before there is a connection.
     pub async fn start(
         manifest: &Manifest,
         plugins: Plugins,
@@ -147,7 +147,11 @@ impl Host {
                 stop: stop.clone(),
                 grace: manifest.host.grace,
             };
-            host.employ(broker.clone(), dispatch).await?;
+            match host.employ(broker.clone(), dispatch).await {
+                // Those that are at work already finish what is in hand.
+                Err(BrokerError::Stopped) => return Ok(host),
+                employed => employed?,
+            }
         }
         tracing::info!(handlers = host.figures.len(), redis = broker.address(), "ready");
         Ok(host)

@@ -28,7 +28,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use redis::RedisError;
+use redis::{RedisError, RedisResult};
 use tokio::task::{JoinHandle, JoinSet};
 
 pub use call::ENTRY_FIELDS_MAX;
@@ -44,7 +44,7 @@ pub use settle::Settler;
 use crate::figures::Figures;
 use crate::manifest::{Handler, RedisSettings};
 use crate::shutdown::Stop;
-use connect::Connector;
+use connect::{Backoff, Connector};
 use feed::State;
 use keys::Keys;
 use link::{Keeper, Link};
@@ -90,7 +90,7 @@ pub enum BrokerError {
     /// A private server was asked for and could not be started.
     #[error("{0}")]
     Private(String),
-    /// A stop was requested before there was a connection.
+    /// A stop was requested before a connection or a handler was ready.
     #[error("stopped while waiting for Redis")]
     Stopped,
 }
@@ -167,9 +167,12 @@ impl Broker {
 
     /// Puts a handler on its stream, creating stream and group where they are missing.
     ///
+    /// Trouble that passes, such as a connection that breaks meanwhile, is waited out.
+    ///
     /// # Errors
     ///
-    /// When Redis refuses the group or the sign of life, such as for a key of another type.
+    /// When Redis refuses the group or the sign of life, such as for a key of another type, or
+    /// `stop` is requested first.
     pub async fn subscribe(
         &self,
         handler: &Handler,
@@ -178,16 +181,18 @@ impl Broker {
         stop: Stop,
     ) -> Result<Subscription, BrokerError> {
         let place = format!("put handler `{}` on stream `{}`", handler.name, handler.stream);
-        let failed = |source| self.failed(place.clone(), source);
         let keys = Keys::new(&handler.stream, &handler.group);
         let link = self.link.clone();
-        let sign = presence::Teller { plugin: plugin.clone(), figures: figures.clone() };
-        let claimed = Presence::claim(link.clone(), &keys, &self.name, sign).await;
-        let (consumer, presence) = claimed.map_err(failed)?;
+        let claiming = async || {
+            let sign = presence::Teller { plugin: plugin.clone(), figures: figures.clone() };
+            Presence::claim(link.clone(), &keys, &self.name, sign).await
+        };
+        let (consumer, presence) = self.patiently(&place, &stop, claiming).await?;
         let (held, wake) = (Arc::default(), Wake::default());
         let handler = handler.clone();
         let post = Arc::new(Post { link, handler, keys, consumer, plugin, held, figures, wake });
-        post.create_group(post.handler.start).await.map_err(failed)?;
+        let creating = async || post.create_group(post.handler.start).await;
+        self.patiently(&place, &stop, creating).await?;
         Ok(self.staff(post, presence, stop))
     }
 
@@ -203,6 +208,37 @@ impl Broker {
         let connector = self.connector.clone();
         let feed = Feed { post, connector, returns, stop, state: State::default() };
         Subscription { feed, settler, consumer, closing }
+    }
+
+    /// Tries again for as long as what is in the way may pass, hearing a stop meanwhile.
+    async fn patiently<T>(
+        &self,
+        purpose: &str,
+        stop: &Stop,
+        attempt: impl AsyncFn() -> RedisResult<T>,
+    ) -> Result<T, BrokerError> {
+        let mut backoff = Backoff::default();
+        loop {
+            let tried = tokio::select! {
+                tried = attempt() => tried,
+                () = stop.cancelled() => return Err(BrokerError::Stopped),
+            };
+            let error = match tried {
+                Ok(made) => return Ok(made),
+                Err(error) => error,
+            };
+            let trouble = Trouble::of(&error);
+            if !trouble.passes() || trouble == Trouble::Refused {
+                return Err(self.failed(purpose.to_owned(), error));
+            }
+            if backoff.is_fresh() {
+                tracing::warn!(%error, "cannot {purpose}; trying again");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.next()) => {}
+                () = stop.cancelled() => return Err(BrokerError::Stopped),
+            }
+        }
     }
 
     fn failed(&self, purpose: String, source: RedisError) -> BrokerError {
