@@ -63,7 +63,10 @@ pub fn never(time: Duration, what: &str, mut condition: impl FnMut() -> bool) {
 #[track_caller]
 pub fn signal(process: u32, name: &str) {
     let line = format!("kill -{name} {process}");
-    assert!(std::process::Command::new("sh").args(["-c", &line]).status().unwrap().success(), "{line}");
+    assert!(
+        std::process::Command::new("sh").args(["-c", &line]).status().unwrap().success(),
+        "{line}"
+    );
 }
 
 /// Says that a promise could not be tested here, and why; `scripts/on-servers` counts these lines.

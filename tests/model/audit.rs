@@ -49,7 +49,8 @@ pub fn lines(scenario: &Scenario) -> impl Iterator<Item = Line> {
 pub fn drain(scenario: &Scenario, redis: &mut Redis) -> (Duration, Vec<Violation>) {
     let began = Instant::now();
     loop {
-        let left: Vec<String> = lines(scenario).filter_map(|line| unfinished(redis, line)).collect();
+        let left: Vec<String> =
+            lines(scenario).filter_map(|line| unfinished(redis, line)).collect();
         if left.is_empty() {
             return (began.elapsed(), Vec::new());
         }
@@ -75,7 +76,9 @@ fn unfinished(redis: &mut Redis, line: Line) -> Option<String> {
     let failures: usize = redis.ask(&format!("HLEN {failures}"));
     let left = [unread, pending, waiting, failures];
     (left != [0; 4]).then(|| {
-        format!("`{stream}`: {unread} unread, {pending} pending, {waiting} waiting, {failures} failures")
+        format!(
+            "`{stream}`: {unread} unread, {pending} pending, {waiting} waiting, {failures} failures"
+        )
     })
 }
 
@@ -161,9 +164,15 @@ impl Audit<'_> {
                 let after_loss = self.scenario.repeats == Repeats::AfterDestruction;
                 // What `mid` has is a message of its own, with an id of its own.
                 if output.get("id") != entry.id {
-                    self.report(format!("an output on `{stream}` is of another: {output}"), Some(sent));
+                    self.report(
+                        format!("an output on `{stream}` is of another: {output}"),
+                        Some(sent),
+                    );
                 } else if early && !after_loss {
-                    self.report(format!("an output on `{stream}` came too early: {output}"), Some(sent));
+                    self.report(
+                        format!("an output on `{stream}` came too early: {output}"),
+                        Some(sent),
+                    );
                 }
             }
         }
@@ -199,7 +208,13 @@ impl Audit<'_> {
     }
 
     /// The original fields first and in order, then what tidegate adds, with the right reason.
-    fn letter_is_whole(&mut self, sent: &Sent, entry: &Entry, letter: &Entry, reason: Option<&str>) {
+    fn letter_is_whole(
+        &mut self,
+        sent: &Sent,
+        entry: &Entry,
+        letter: &Entry,
+        reason: Option<&str>,
+    ) {
         const ADDED: [&str; 9] =
             ["source", "id", "group", "handler", "plugin", "attempts", "reason", "error", "time"];
         let told = letter.get("tidegate.reason");
@@ -281,7 +296,9 @@ impl Audit<'_> {
 
     fn no_host_panicked(&mut self) {
         for (name, log) in self.logs {
-            if let Some(line) = log.lines().find(|line| line.starts_with("thread '") && line.contains("panicked")) {
+            if let Some(line) =
+                log.lines().find(|line| line.starts_with("thread '") && line.contains("panicked"))
+            {
                 self.violations.push(Violation::general(format!("{name}: {line}")));
             }
         }

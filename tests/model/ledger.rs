@@ -30,14 +30,12 @@ impl Producers {
             // Alone on its line, so that the order of sending is the order of the stream.
             Order::Kept => vec![("o", vec![Line::Ordered], 2)],
         };
-        let mixed: Vec<Line> =
-            [(Line::Work, 40), (Line::Batch, 25), (Line::Strict, 1)].iter().fold(
-                Vec::new(),
-                |mut all, (line, count)| {
-                    all.extend(std::iter::repeat_n(*line, *count));
-                    all
-                },
-            );
+        let mixed: Vec<Line> = [(Line::Work, 40), (Line::Batch, 25), (Line::Strict, 1)]
+            .iter()
+            .fold(Vec::new(), |mut all, (line, count)| {
+                all.extend(std::iter::repeat_n(*line, *count));
+                all
+            });
         let all = [("p", mixed.clone(), 1), ("q", mixed, 1)].into_iter().chain(lines);
         let threads = all.map(|(name, lines, pace)| {
             let producer = Producer {

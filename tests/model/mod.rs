@@ -58,7 +58,6 @@ pub fn run(scenario: &Scenario) -> Verdict {
     };
     audit.run();
     violations.extend(audit.violations);
-    (0..scenario::SEATS).for_each(|seat| stage.look_after(seat));
     stage.close();
     violations.extend(stage.violations.iter().map(Violation::general));
     sums.faults = stage.history.faults.clone();

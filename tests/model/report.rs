@@ -31,7 +31,8 @@ pub fn tell(
         match &violation.about {
             Some(sent) => {
                 let id = sent.id.as_deref().unwrap_or("unconfirmed");
-                let _ = writeln!(told, "- {} ({id}, {:?}): {}", sent.label, sent.kind, violation.text);
+                let _ =
+                    writeln!(told, "- {} ({id}, {:?}): {}", sent.label, sent.kind, violation.text);
                 tell_of(&mut told, sent, redis, logs);
             }
             None => {

@@ -179,11 +179,7 @@ impl Script {
     }
 
     /// Faults with gaps of so many milliseconds between them.
-    fn lane(
-        &mut self,
-        (least, most): (u64, u64),
-        fault: impl Fn(&mut Self, Duration) -> Duration,
-    ) {
+    fn lane(&mut self, (least, most): (u64, u64), fault: impl Fn(&mut Self, Duration) -> Duration) {
         let mut at = Duration::ZERO;
         loop {
             at += self.millis(least, most);

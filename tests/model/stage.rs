@@ -79,6 +79,8 @@ pub struct History {
 struct Place {
     setup: Setup,
     host: Option<Host>,
+    /// Hosts that were told to stop and may still be at it, while the next one runs.
+    ending: Vec<(Host, Instant)>,
     url: String,
     handlers: String,
     name: String,
@@ -155,11 +157,13 @@ impl Stage {
 
     /// Asks every host to stop, and expects them to do so in good order.
     pub fn close(&mut self) {
-        for place in &self.places {
-            place.host.iter().for_each(Host::terminate);
-        }
         for seat in 0..SEATS {
-            self.await_end(seat);
+            self.look_after(seat);
+            self.places[seat].dismiss();
+        }
+        while self.places.iter().any(|place| !place.ending.is_empty()) {
+            (0..SEATS).for_each(|seat| self.see_off(seat));
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 
@@ -178,11 +182,11 @@ impl Stage {
     }
 
     /// A host that ended by itself is told of, and started again.
-    pub fn look_after(&mut self, seat: Seat) {
+    pub fn look_after(&mut self, seat: Seat) -> bool {
         let place = &mut self.places[seat];
-        let Some(host) = &mut place.host else { return };
+        let Some(host) = &mut place.host else { return false };
         if host.is_running() {
-            return;
+            return false;
         }
         let last = host.log().lines().last().unwrap_or_default().to_owned();
         let violation = format!("host {seat} ended by itself: {last}");
@@ -190,6 +194,7 @@ impl Stage {
         place.start(NextName::Same);
         self.note(violation.clone());
         self.violations.push(violation);
+        true
     }
 
     pub fn note(&mut self, line: String) {
@@ -232,18 +237,17 @@ impl Stage {
     }
 
     fn treat_host(&mut self, seat: Seat, action: &Action) -> bool {
-        if matches!(action, Action::Start(..)) {
-            self.await_end(seat);
-        } else {
-            self.look_after(seat);
+        self.see_off(seat);
+        if self.look_after(seat) {
+            return false;
         }
         let place = &mut self.places[seat];
         match (action, &mut place.host) {
             (Action::Kill(_), Some(host)) => host.kill(),
-            (Action::Stop(_), Some(host)) => host.terminate(),
             (Action::Freeze(_), Some(host)) => host.signal("STOP"),
             (Action::Thaw(_), Some(host)) => host.signal("CONT"),
-            (Action::Start(_, name), _) => place.start(*name),
+            (Action::Stop(_), Some(_)) => place.dismiss(),
+            (Action::Start(_, name), None) => place.start(*name),
             (Action::SwapPlugin(_), _) => place.swap_plugin(),
             _ => return false,
         }
@@ -253,20 +257,24 @@ impl Stage {
         true
     }
 
-    /// Waits for a host that was told to stop.
-    fn await_end(&mut self, seat: Seat) {
-        let Some(mut host) = self.places[seat].host.take() else { return };
-        let asked = Instant::now();
-        while host.is_running() && asked.elapsed() < STOPPED {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        if host.is_running() {
-            self.violations.push(format!("host {seat} did not stop within {STOPPED:?}"));
-        } else if !host.wait().success() {
+    /// Lets go of hosts that have stopped as they were told to, and tells of those that have not.
+    fn see_off(&mut self, seat: Seat) {
+        let mut complaints = Vec::new();
+        self.places[seat].ending.retain_mut(|(host, asked)| {
+            if host.is_running() {
+                let late = asked.elapsed() > STOPPED;
+                complaints.extend(late.then(|| format!("did not stop within {STOPPED:?}")));
+                return !late;
+            }
             let log = host.log();
-            let last = log.lines().last().unwrap_or_default();
-            self.violations.push(format!("host {seat} stopped with a failure: {last}"));
-        }
+            // One without a word had not begun to listen to signals.
+            if !host.wait().success() && !log.is_empty() {
+                let last = log.lines().last().unwrap_or_default();
+                complaints.push(format!("stopped with a failure: {last}"));
+            }
+            false
+        });
+        self.violations.extend(complaints.into_iter().map(|text| format!("host {seat} {text}")));
     }
 
     fn treat_server(&mut self, action: &Action) -> bool {
@@ -351,8 +359,17 @@ impl Place {
             Names::Shared => "host".to_owned(),
         };
         let setup = Setup::at(&url, &handlers).env("TIDEGATE_LOG", "tidegate=debug,plugin=info");
-        let mut place =
-            Self { setup, host: None, url, handlers, name, names, starts: 0, swaps: 0 };
+        let mut place = Self {
+            setup,
+            host: None,
+            ending: Vec::new(),
+            url,
+            handlers,
+            name,
+            names,
+            starts: 0,
+            swaps: 0,
+        };
         place.start(NextName::Same);
         place
     }
@@ -369,6 +386,14 @@ impl Place {
         );
         fs::write(self.setup.folder().join("tidegate.toml"), manifest).unwrap();
         self.host = Some(self.setup.start());
+    }
+
+    /// Tells the host to stop.
+    fn dismiss(&mut self) {
+        if let Some(host) = self.host.take() {
+            host.terminate();
+            self.ending.push((host, Instant::now()));
+        }
     }
 
     /// In one step, as whoever deploys a plugin should. Today a host loads it when it starts.

@@ -60,7 +60,11 @@ impl fmt::Display for Sums {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let of_server = self.fault("server killed") + self.fault("server stopped");
         writeln!(f, "runs             {}", self.runs)?;
-        writeln!(f, "messages         {} confirmed, {} whose answer was lost", self.confirmed, self.unconfirmed)?;
+        writeln!(
+            f,
+            "messages         {} confirmed, {} whose answer was lost",
+            self.confirmed, self.unconfirmed
+        )?;
         writeln!(f, "losses           {}", self.losses)?;
         writeln!(f, "duplicates       {}", self.duplicates)?;
         writeln!(f, "violations       {}", self.violations)?;
