@@ -89,6 +89,10 @@ impl Feed {
     /// Must be polled to its end: a read that is dropped strands its entries
     /// until the connection is replaced.
     pub async fn next(&mut self, slots: usize) -> Vec<Delivery> {
+        if self.post.valve.is_shut() {
+            self.rest().await;
+            return Vec::new();
+        }
         match self.step(slots).await {
             Ok(deliveries) => {
                 if !self.state.backoff.is_fresh() {
@@ -101,6 +105,14 @@ impl Feed {
                 self.cope(error).await;
                 Vec::new()
             }
+        }
+    }
+
+    /// Waits while the handler is held.
+    async fn rest(&self) {
+        tokio::select! {
+            () = self.post.valve.open() => {}
+            () = self.stop.cancelled() => {}
         }
     }
 
@@ -173,7 +185,8 @@ impl Feed {
         command
     }
 
-    /// Waits for a blocking read, and has the server end it early for a stop or a retry that is due.
+    /// Waits for a blocking read, and has the server end it early for a stop, for a retry that is
+    /// due, or as the handler is held.
     async fn attended<T>(&self, reading: impl Future<Output = T>, client_id: Option<i64>) -> T {
         tokio::pin!(reading);
         loop {
@@ -182,6 +195,7 @@ impl Feed {
                 reply = &mut reading => return reply,
                 () = self.stop.cancelled() => {}
                 () = self.post.wake.due() => {}
+                () = self.post.valve.shut() => {}
             }
             let Some(client_id) = client_id else { return reading.await };
             let mut unblock = redis::cmd("CLIENT");

@@ -18,6 +18,8 @@ pub(super) struct Keys {
     pub waiting: String,
     /// Hash: id → recorded failures, a space, the last error.
     pub failures: String,
+    /// String: who paused the handler, for as long as it is paused.
+    pub paused: String,
     live: String,
 }
 
@@ -29,6 +31,7 @@ impl Keys {
             stream: stream.to_owned(),
             waiting: name("waiting"),
             failures: name("failures"),
+            paused: name("paused"),
             live: name("live"),
         }
     }
@@ -47,7 +50,7 @@ mod tests {
     fn every_key_shares_its_streams_slot() {
         for stream in ["orders", "orders:{3}", "{a}b"] {
             let keys = Keys::new(stream, "g");
-            for key in [&keys.waiting, &keys.failures, &keys.live("me")] {
+            for key in [&keys.waiting, &keys.failures, &keys.paused, &keys.live("me")] {
                 assert_eq!(hash_tag(key), hash_tag(stream), "{key}");
                 assert!(key.starts_with("tidegate:"), "{key}");
             }

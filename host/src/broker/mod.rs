@@ -13,6 +13,7 @@ mod inspect;
 mod keys;
 mod letter;
 mod link;
+mod pause;
 mod post;
 mod presence;
 mod private;
@@ -22,6 +23,7 @@ mod returns;
 mod scripts;
 mod settle;
 mod trouble;
+mod valve;
 mod wake;
 
 use std::io;
@@ -35,11 +37,13 @@ pub use call::ENTRY_FIELDS_MAX;
 pub use dead::{DeadLetter, DeadLetters, Note, Redriven};
 pub use feed::Feed;
 pub use inspect::{GroupStatus, HostStatus};
+pub use pause::{Change, Paused};
 pub use presence::Sign;
 pub use private::PrivateServer;
 pub use publish::Appended;
 pub use reply::UnexpectedReply;
 pub use settle::Settler;
+pub use valve::{Hold, Valve};
 
 use crate::figures::Figures;
 use crate::manifest::{Handler, RedisSettings};
@@ -109,6 +113,8 @@ pub struct Subscription {
     pub feed: Feed,
     /// Where they are settled.
     pub settler: Settler,
+    /// What lets the feed read.
+    pub valve: Arc<Valve>,
     /// The name it reads under.
     pub consumer: String,
     /// What must be waited for once the settler is let go.
@@ -188,12 +194,15 @@ impl Broker {
             Presence::claim(link.clone(), &keys, &self.name, sign).await
         };
         let (consumer, presence) = self.patiently(&place, &stop, claiming).await?;
-        let (held, wake) = (Arc::default(), Wake::default());
+        let (held, wake, valve) = (Arc::default(), Wake::default(), Arc::default());
         let handler = handler.clone();
-        let post = Arc::new(Post { link, handler, keys, consumer, plugin, held, figures, wake });
-        let creating = async || post.create_group(post.handler.start).await;
-        self.patiently(&place, &stop, creating).await?;
-        Ok(self.staff(post, presence, stop))
+        let post = Post { link, handler, keys, consumer, plugin, held, figures, wake, valve };
+        let opening = async || {
+            post.create_group(post.handler.start).await?;
+            post.look_whether_paused().await
+        };
+        self.patiently(&place, &stop, opening).await?;
+        Ok(self.staff(Arc::new(post), presence, stop))
     }
 
     /// Puts someone to every job that a handler's stream needs.
@@ -202,12 +211,13 @@ impl Broker {
         let presence = Arc::new(presence);
         let mut chores = JoinSet::new();
         chores.spawn(presence.clone().show());
+        chores.spawn(post.clone().watch_for_pauses());
         let closing = Closing { writing: tokio::spawn(writing), chores, presence };
-        let consumer = post.consumer.clone();
+        let (consumer, valve) = (post.consumer.clone(), post.valve.clone());
         let returns = Returns { post: post.clone(), search: Search::default() };
         let connector = self.connector.clone();
         let feed = Feed { post, connector, returns, stop, state: State::default() };
-        Subscription { feed, settler, consumer, closing }
+        Subscription { feed, settler, valve, consumer, closing }
     }
 
     /// Tries again for as long as what is in the way may pass, hearing a stop meanwhile.

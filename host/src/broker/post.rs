@@ -8,6 +8,7 @@ use redis::RedisResult;
 use super::keys::Keys;
 use super::letter::{ADDED, Death, epitaph};
 use super::link::Link;
+use super::valve::Valve;
 use super::wake::Wake;
 use crate::figures::Figures;
 use crate::manifest::{Handler, Start};
@@ -25,6 +26,7 @@ pub(super) struct Post {
     pub held: Arc<Held>,
     pub figures: Arc<Figures>,
     pub wake: Wake,
+    pub valve: Arc<Valve>,
 }
 
 impl Post {

@@ -8,6 +8,7 @@ mod check;
 mod dead;
 mod demo;
 mod dev;
+mod pause;
 mod print;
 mod publish;
 mod run;
@@ -23,6 +24,7 @@ use crate::demo::DemoError;
 use crate::host::HostError;
 use crate::manifest::ManifestError;
 use crate::telemetry::{self, Voice};
+use pause::Wish;
 
 /// Runs WebAssembly handlers on Redis Streams.
 #[derive(Debug, Parser)]
@@ -46,6 +48,10 @@ enum Command {
     Publish(publish::Arguments),
     /// Show handlers, lag, pending, retries, dead letters, hosts and rates
     Status(status::Arguments),
+    /// Have all hosts stop reading for a handler; what is in hand is finished
+    Pause(pause::Arguments),
+    /// Have all hosts read again for a handler
+    Resume(pause::Arguments),
     /// List, show, redrive or purge dead letters
     Dead(dead::Arguments),
 }
@@ -137,6 +143,8 @@ impl Command {
             Self::Check(arguments) => check::run(&arguments),
             Self::Publish(arguments) => publish::run(arguments).await,
             Self::Status(arguments) => status::run(arguments).await,
+            Self::Pause(arguments) => pause::run(arguments, Wish::Pause).await,
+            Self::Resume(arguments) => pause::run(arguments, Wish::Resume).await,
             Self::Dead(arguments) => dead::run(arguments).await,
         }
     }
@@ -147,7 +155,12 @@ impl Command {
             Self::Run(arguments) => arguments.voice(),
             Self::Dev(_) => Voice::Friendly,
             Self::Demo(_) => Voice::Quiet,
-            Self::Check(_) | Self::Publish(_) | Self::Status(_) | Self::Dead(_) => Voice::Terse,
+            Self::Check(_)
+            | Self::Publish(_)
+            | Self::Status(_)
+            | Self::Pause(_)
+            | Self::Resume(_)
+            | Self::Dead(_) => Voice::Terse,
         }
     }
 }

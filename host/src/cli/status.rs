@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::Failure;
 use super::print::{self, Reader};
 use super::source::Source;
-use crate::broker::{Broker, GroupStatus, HostStatus};
+use crate::broker::{Broker, GroupStatus, HostStatus, Paused};
 use crate::manifest::Handler;
 
 /// How often `--watch` looks; a host tells its rate no more often than this.
@@ -78,6 +78,9 @@ struct HandlerStatus {
     stream: String,
     group: String,
     group_exists: bool,
+    paused: bool,
+    /// Who paused it, while it is paused.
+    pause: Option<Paused>,
     length: Option<u64>,
     unread: Option<u64>,
     oldest_unread_ms: Option<u64>,
@@ -98,7 +101,8 @@ impl Status {
     async fn read(broker: &Broker, handlers: &[Handler]) -> Result<Self, Failure> {
         let mut read = Vec::with_capacity(handlers.len());
         for handler in handlers {
-            read.push(HandlerStatus::new(handler, broker.inspect(handler).await?));
+            let pause = broker.paused(handler).await?;
+            read.push(HandlerStatus::new(handler, broker.inspect(handler).await?, pause));
         }
         Ok(Self { redis: broker.address().to_owned(), handlers: read })
     }
@@ -125,7 +129,7 @@ const HOST_COLUMNS: [&str; 7] =
     ["host", "handler", "pending", "idle", "version", "plugin", "alive"];
 
 impl HandlerStatus {
-    fn new(handler: &Handler, group: Option<GroupStatus>) -> Self {
+    fn new(handler: &Handler, group: Option<GroupStatus>, pause: Option<Paused>) -> Self {
         let group = group.as_ref();
         let hosts = group.map_or(Vec::new(), |group| group.hosts.clone());
         let signs = || hosts.iter().filter_map(|host| host.sign.as_ref());
@@ -135,6 +139,8 @@ impl HandlerStatus {
             stream: handler.stream.to_string(),
             group: handler.group.to_string(),
             group_exists: group.is_some(),
+            paused: pause.is_some(),
+            pause,
             length: group.map(|group| group.length),
             unread: group.and_then(|group| group.lag),
             oldest_unread_ms: group.and_then(|group| group.oldest_unread),
@@ -158,7 +164,7 @@ impl HandlerStatus {
         let plugins: Vec<_> = self.plugins.iter().map(|digest| short(digest)).collect();
         let plugins = (!plugins.is_empty()).then(|| plugins.join(", "));
         vec![
-            Cell::new(&self.handler),
+            self.name(),
             Cell::new(print::legible(self.stream.as_bytes())),
             Cell::new(group),
             number(self.unread),
@@ -170,6 +176,15 @@ impl HandlerStatus {
             number(self.rate.map(|rate| format!("{rate:.1}"))),
             Cell::new(print::figure(plugins)),
         ]
+    }
+
+    /// The handler's name, and whether it is paused.
+    fn name(&self) -> Cell {
+        if self.paused {
+            Cell::new(format!("{} (paused)", self.handler)).fg(Color::Yellow)
+        } else {
+            Cell::new(&self.handler)
+        }
     }
 
     fn host_rows(&self) -> impl Iterator<Item = Vec<Cell>> {
@@ -241,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_handler_without_a_group_shows_no_figure_at_all() {
-        let status = HandlerStatus::new(&handler(), None);
+        let status = HandlerStatus::new(&handler(), None, None);
         let row = shown(&status.row());
         assert_eq!(row[..3], ["charge", "orders", "charge (not yet there)"]);
         assert!(row[3..].iter().all(|cell| cell == print::ABSENT), "{row:?}");
@@ -255,7 +270,7 @@ mod tests {
     #[test]
     fn a_figure_that_redis_cannot_give_is_absent_and_one_that_is_zero_is_zero() {
         let group = GroupStatus { lag: None, pending: 0, ..GroupStatus::default() };
-        let row = shown(&HandlerStatus::new(&handler(), Some(group)).row());
+        let row = shown(&HandlerStatus::new(&handler(), Some(group), None).row());
         assert_eq!(row[3..], ["–", "–", "0", "0", "0", "0", "–", "–"]);
     }
 
@@ -266,10 +281,11 @@ mod tests {
             host("b", Some(("sha256:bbbbbbbbbbbbbbbb", 2.0))),
             host("c", None),
         ];
-        let status =
-            HandlerStatus::new(&handler(), Some(GroupStatus { hosts, ..GroupStatus::default() }));
+        let group = GroupStatus { hosts, ..GroupStatus::default() };
+        let status = HandlerStatus::new(&handler(), Some(group), Some(Paused::default()));
         let row = shown(&status.row());
         assert_eq!(row[8..], ["2", "3.5", "aaaaaaaa, bbbbbbbb"]);
+        assert_eq!(row[0], "charge (paused)");
         let rows: Vec<_> = status.host_rows().map(|row| shown(&row)).collect();
         assert_eq!(rows[0], ["a", "charge", "2", "1s", "0.1.0", "aaaaaaaa", "yes"]);
         assert_eq!(rows[2], ["c", "charge", "2", "1s", "–", "–", "no"]);

@@ -1,0 +1,138 @@
+//! What lets messages through to a handler, and what holds them back: pauses, circuits, rates, repeats.
+
+#![allow(clippy::unwrap_used, reason = "a test may take what it knows to be there")]
+
+mod harness;
+
+use std::time::Duration;
+
+use harness::{Host, Redis, Running, Server, Setup, eventually, never};
+
+/// A handler that does what its messages tell it.
+const PROBE: &str = r#"
+[handler.h]
+plugin = "probe.wasm"
+stream = "in"
+outputs = ["out*"]
+"#;
+
+fn named(name: &str, rest: &str) -> String {
+    format!("[host]\nname = \"{name}\"\n{rest}")
+}
+
+fn sorted(mut texts: Vec<String>) -> Vec<String> {
+    texts.sort();
+    texts
+}
+
+/// Two hosts that share a handler.
+fn two(server: &Server, manifest: &str) -> [Running; 2] {
+    ["a", "b"].map(|name| Host::start(server, &named(name, manifest)))
+}
+
+/// The server's time in milliseconds.
+fn now(redis: &mut Redis) -> u64 {
+    let (seconds, micros): (u64, u64) = redis.ask("TIME");
+    seconds * 1000 + micros / 1000
+}
+
+fn command(server: &Server, manifest: &str, arguments: &[&str]) -> harness::Done {
+    Setup::new(server, manifest).command(arguments).finish()
+}
+
+#[test]
+fn a_paused_handler_handles_nothing_on_any_host_until_it_is_resumed() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let manifest = format!("{PROBE}concurrency = 2");
+    let ids = sorted(redis.add_many(1500, "in", &[("sleep-ms", "5"), ("emit", "out")]));
+    let mut hosts = two(&server, &manifest);
+    eventually("both are at work", || redis.consumers("in", "h").len() == 2);
+    redis.wait_for(20, "out");
+    command(&server, &manifest, &["pause", "h"]).expect(0);
+    let paused = now(&mut redis);
+    eventually("both have noticed", || hosts.iter().all(|host| host.log().contains("paused")));
+    eventually("what was in hand is settled", || redis.pending("in", "h") == 0);
+    let handled = redis.entries("out");
+    let latest = handled.last().unwrap().millis();
+    assert!(latest <= paused + 1000, "{} ms after the pause", latest - paused);
+    assert!(handled.len() < ids.len(), "there is work left");
+
+    let quiet = |redis: &mut Redis| {
+        never(Duration::from_millis(900), "one is handled while paused", || {
+            redis.length("out") > handled.len() || redis.pending("in", "h") > 0
+        });
+    };
+    quiet(&mut redis);
+    for host in &mut hosts {
+        host.stop();
+        host.start_again();
+        eventually("it is at work again", || host.log().contains("ready"));
+    }
+    quiet(&mut redis);
+
+    command(&server, &manifest, &["resume", "h"]).expect(0);
+    redis.wait_settled("in", "h");
+    assert_eq!(sorted(redis.column("out", "id")), ids);
+}
+
+#[test]
+fn a_pause_holds_back_retries_and_wakes_an_idle_reader() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let host = Host::start(&server, PROBE);
+    redis.add("in", &[("retry-after-ms", "2000"), ("emit", "out")]);
+    eventually("it waits for its retry", || waiting(&mut redis) == 1);
+    command(&server, PROBE, &["pause", "h"]).expect(0);
+    eventually("the host has noticed", || host.log().contains("paused"));
+    eventually("it reads no more", || redis.readers() == 0);
+    redis.add("in", &[("emit", "out")]);
+    never(Duration::from_millis(2100), "one is handled while paused", || redis.length("out") > 0);
+    command(&server, PROBE, &["resume", "h"]).expect(0);
+    redis.wait_for(2, "out");
+    redis.wait_settled("in", "h");
+}
+
+/// How many messages wait for their next attempt.
+fn waiting(redis: &mut Redis) -> usize {
+    redis.ask("ZCARD tidegate:{in}:waiting:in:h")
+}
+
+#[test]
+fn pause_and_resume_say_what_they_found() {
+    let server = Server::start();
+    let manifest = format!("{PROBE}\n[handler.other]\nplugin = \"probe.wasm\"\nstream = \"in\"\n");
+    let run = |arguments: &[&str]| command(&server, &manifest, arguments);
+    let unknown = run(&["pause", "g"]).expect(2);
+    assert!(unknown.stderr.contains("no handler `g`"), "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("h, other"), "{}", unknown.stderr);
+    run(&["pause"]).expect(2);
+
+    let first = run(&["pause", "h", "--json"]).expect(0).json();
+    let state = &first["handlers"][0];
+    assert_eq!((&state["paused"], &state["changed"]), (&true.into(), &true.into()), "{first}");
+    assert!(state["pause"]["by"].is_string() && state["pause"]["since-ms"].is_u64(), "{first}");
+    let again = run(&["pause", "h"]).expect(0);
+    assert!(again.stdout.contains("h: was paused already, by "), "{}", again.stdout);
+    let status = run(&["status", "--json"]).expect(0).json();
+    assert_eq!(status["handlers"][0]["paused"], true, "{status}");
+    assert_eq!(status["handlers"][1]["paused"], false, "{status}");
+    assert!(run(&["status"]).stdout.contains("h (paused)"));
+
+    assert_eq!(run(&["resume", "--all"]).expect(0).stdout, "h: resumed\nother: was not paused\n");
+    let status = run(&["status", "--json"]).expect(0).json();
+    assert_eq!(status["handlers"][0]["paused"], false, "{status}");
+}
+
+#[test]
+fn a_pause_reaches_every_shard() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let manifest = format!("{PROBE}order-by = \"customer\"\nshards = 2\n");
+    command(&server, &manifest, &["pause", "h"]).expect(0);
+    let keys: Vec<String> = redis.ask("KEYS tidegate:*");
+    let expected = [0, 1].map(|shard| format!("tidegate:{{{shard}}}:paused:in:{{{shard}}}:h"));
+    assert_eq!(sorted(keys), expected);
+    command(&server, &manifest, &["resume", "h"]).expect(0);
+    assert_eq!(redis.ask::<Vec<String>>("KEYS tidegate:*"), [""; 0]);
+}
