@@ -136,3 +136,72 @@ fn a_pause_reaches_every_shard() {
     command(&server, &manifest, &["resume", "h"]).expect(0);
     assert_eq!(redis.ask::<Vec<String>>("KEYS tidegate:*"), [""; 0]);
 }
+
+/// A handler that gives up after three quick attempts, with a circuit.
+fn with_circuit(circuit: &str) -> String {
+    let retry = r#"retry = { attempts = 3, first = "20ms", max = "50ms" }"#;
+    format!("{PROBE}concurrency = 4\n{retry}\n{circuit}")
+}
+
+/// Messages that fail until `wait` milliseconds from now, and say that they were tried.
+fn add_failing(redis: &mut Redis, count: usize, wait: u64) -> Vec<String> {
+    let until = (now(redis) + wait).to_string();
+    let fields = [("print", "attempted"), ("retry-before", &*until), ("emit", "out")];
+    sorted(redis.add_many(count, "in", &fields))
+}
+
+#[test]
+fn an_outage_burns_few_attempts_and_buries_nothing_where_there_is_a_circuit() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let manifest = with_circuit(r#"circuit = { failures = 5, pause = "200ms" }"#);
+    let ids = add_failing(&mut redis, 100, 1500);
+    let host = Host::start(&server, &manifest);
+    redis.wait_settled("in", "h");
+    assert_eq!(redis.length("{in}:dead"), 0);
+    assert_eq!(sorted(redis.column("out", "id")), ids);
+    let log = host.log();
+    // Five to open it, up to four in hand then, and one for each pause.
+    let burned = log.matches("attempted").count() - ids.len();
+    assert!((5..25).contains(&burned), "{burned} attempts failed");
+    assert_eq!(log.matches("one message after the other failed").count(), 1);
+    assert_eq!(log.matches("reading again").count(), 1);
+}
+
+#[test]
+fn a_probe_is_not_buried_however_long_the_outage() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let manifest = with_circuit(r#"circuit = { failures = 2, pause = "50ms" }"#);
+    let ids = add_failing(&mut redis, 2, 1500);
+    let _host = Host::start(&server, &manifest);
+    redis.wait_settled("in", "h");
+    assert_eq!(redis.length("{in}:dead"), 0, "it was tried far more than three times");
+    assert_eq!(sorted(redis.column("out", "id")), ids);
+}
+
+#[test]
+fn rejections_do_not_open_a_circuit() {
+    let server = Server::start();
+    let mut redis = server.client();
+    redis.add_many(20, "in", &[("reject", "never")]);
+    redis.add("in", &[("emit", "out")]);
+    let _host = Host::start(&server, &with_circuit(r#"circuit = { failures = 2, pause = "1h" }"#));
+    redis.wait_settled("in", "h");
+    assert_eq!((redis.length("{in}:dead"), redis.length("out")), (20, 1));
+}
+
+#[test]
+fn an_open_circuit_ends_a_read_that_waits_and_hears_a_stop() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let manifest = with_circuit(r#"circuit = { failures = 1, pause = "1h" }"#);
+    let mut host = Host::start(&server, &manifest);
+    eventually("it reads", || redis.readers() == 1);
+    redis.add("in", &[("retry", "always")]);
+    eventually("the failure is recorded", || waiting(&mut redis) == 1);
+    eventually("it reads no more", || redis.readers() == 0);
+    redis.add("in", &[("emit", "out")]);
+    never(Duration::from_millis(500), "one is handled", || redis.length("out") > 0);
+    host.stop();
+}

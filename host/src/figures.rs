@@ -29,6 +29,8 @@ pub struct Figures {
     pub reconnects: AtomicU64,
     /// Times the group had to be created again.
     pub healed: AtomicU64,
+    /// Times the circuit opened, as everything failed.
+    pub circuit_opened: AtomicU64,
     /// Messages being handled at this moment.
     pub in_flight: AtomicU64,
     /// Time spent in the plugin, in nanoseconds.

@@ -5,6 +5,8 @@
 //! that nothing is read that would have to wait. Redis is the broker's, the
 //! plugin the sandbox's, the decision the retry rule's.
 
+mod breaker;
+mod circuit;
 mod judge;
 mod queue;
 
@@ -23,6 +25,7 @@ use crate::message::Delivery;
 use crate::outcome::{Draw, FaultKind, Outcome, Reason, Settlement};
 use crate::sandbox::{Runner, World};
 use crate::shutdown::Stop;
+use breaker::Breaker;
 use judge::judge;
 use queue::{Carried, Load, Queue};
 
@@ -57,19 +60,29 @@ impl Dispatch {
     ///
     /// What is not finished within the grace stays pending, for whichever host comes next.
     pub async fn carry(self, subscription: Subscription) {
-        let Subscription { feed, settler, closing, .. } = subscription;
+        let Subscription { feed, settler, valve, closing, .. } = subscription;
+        let breaker = Breaker::of(&self.handler, &self.figures, valve);
         let queue = Arc::new(Queue::default());
         let mut lanes = JoinSet::new();
         for _ in 0..self.handler.concurrency.get() {
-            lanes.spawn_on(self.lane(queue.clone(), settler.clone()).run(), &self.guests);
+            lanes.spawn_on(
+                self.lane(queue.clone(), settler.clone(), breaker.clone()).run(),
+                &self.guests,
+            );
         }
-        self.read(feed, &queue, &settler).await;
+        self.read(feed, &queue, &settler, breaker.as_deref()).await;
         drop(settler);
         queue.close();
         self.finish(lanes, closing).await;
     }
 
-    async fn read(&self, mut feed: Feed, queue: &Queue, settler: &Settler) {
+    async fn read(
+        &self,
+        mut feed: Feed,
+        queue: &Queue,
+        settler: &Settler,
+        breaker: Option<&Breaker>,
+    ) {
         let slots = Arc::new(Semaphore::new(self.slots()));
         loop {
             let mut free = tokio::select! {
@@ -77,7 +90,8 @@ impl Dispatch {
                 () = self.stop.cancelled() => return,
                 free = self.gather(&slots) => free,
             };
-            let deliveries = feed.next(free.num_permits()).await;
+            let Some(most) = self.admit(breaker, free.num_permits()).await else { return };
+            let deliveries = feed.next(most).await;
             let mut admitted = Vec::with_capacity(deliveries.len());
             for delivery in deliveries {
                 match (self.refusal(&delivery), free.split(1)) {
@@ -90,9 +104,21 @@ impl Dispatch {
                     },
                 }
             }
-            if !admitted.is_empty() {
+            if let Some(first) = admitted.first() {
+                if let Some(breaker) = breaker {
+                    breaker.admitted(first.delivery.message.id);
+                }
                 queue.push(admitted);
             }
+        }
+    }
+
+    /// How many messages the circuit lets through, once it does; `None` when a stop is requested first.
+    async fn admit(&self, breaker: Option<&Breaker>, most: usize) -> Option<usize> {
+        let Some(breaker) = breaker else { return Some(most) };
+        tokio::select! {
+            () = self.stop.cancelled() => None,
+            most = breaker.admit(most) => Some(most),
         }
     }
 
@@ -162,7 +188,7 @@ impl Dispatch {
         }
     }
 
-    fn lane(&self, queue: Arc<Queue>, settler: Settler) -> Lane {
+    fn lane(&self, queue: Arc<Queue>, settler: Settler, breaker: Option<Arc<Breaker>>) -> Lane {
         Lane {
             handler: self.handler.clone(),
             runner: self.runner.clone(),
@@ -170,6 +196,7 @@ impl Dispatch {
             load: self.load(),
             queue,
             settler,
+            breaker,
         }
     }
 }
@@ -182,6 +209,7 @@ struct Lane {
     load: usize,
     queue: Arc<Queue>,
     settler: Settler,
+    breaker: Option<Arc<Breaker>>,
 }
 
 impl Lane {
@@ -204,7 +232,11 @@ impl Lane {
             let outcome = judge(outcome, &self.handler);
             self.log(&delivery, &outcome, elapsed);
             let draw = Draw(fastrand::f64());
-            let settlement = self.handler.retry.settle(outcome, delivery.attempt, draw);
+            let rule = |outcome| self.handler.retry.settle(outcome, delivery.attempt, draw);
+            let settlement = match &self.breaker {
+                Some(breaker) => breaker.settle(&delivery, outcome, rule),
+                None => rule(outcome),
+            };
             self.settler.settle(delivery, settlement).await;
         }
     }

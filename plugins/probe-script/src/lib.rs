@@ -14,6 +14,7 @@
 //! | `retry=<text>`       | asks for a retry                                                               |
 //! | `retry-until=<n>`    | asks for a retry while the attempt is below n                                  |
 //! | `retry-after-ms=<n>` | asks for a retry after n milliseconds, at the first attempt                    |
+//! | `retry-before=<ms>`  | asks for a retry until this time, in milliseconds since the Unix epoch         |
 //! | `reject=<text>`      | rejects the message                                                            |
 //! | `trap=<text>`        | panics with the text                                                           |
 //! | `exit=<n>`           | ends the process with this status                                              |
@@ -29,7 +30,7 @@
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use tidegate::plugin::types::{Entry, Failure, Field, Message, Notice, Output, Pause};
 
@@ -91,6 +92,9 @@ impl<'a> Script<'a> {
                 let reason = "the first attempt is put off".into();
                 return Err(Failure::RetryAfter(Pause { reason, delay_ms: number(field)? }));
             }
+            "retry-before" if now() < Duration::from_millis(number(field)?) => {
+                return Err(Failure::Retry("it is too early".into()));
+            }
             "reject" => return Err(Failure::Reject(text(field))),
             "sleep-ms" => std::thread::sleep(Duration::from_millis(number(field)?)),
             "spin-ms" => spin(Duration::from_millis(number(field)?)),
@@ -135,6 +139,10 @@ fn end(field: &Field) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn spin(time: Duration) {
@@ -241,6 +249,8 @@ mod tests {
         let put_off = |attempt| obey(&message(attempt, &[("retry-after-ms", "9")]));
         assert!(matches!(put_off(1), Err(Failure::RetryAfter(Pause { delay_ms: 9, .. }))));
         assert!(put_off(2).is_ok());
+        let early = |time: &str| obey(&message(1, &[("retry-before", time)])).is_err();
+        assert_eq!(["0", "99999999999999"].map(early), [false, true]);
         let rejected = obey(&message(1, &[("delay-ms", "soon"), ("emit", "a")])).unwrap_err();
         let complaint = r#"delay-ms: expected a number, found "soon""#;
         assert!(matches!(&rejected, Failure::Reject(text) if text == complaint), "{rejected:?}");
