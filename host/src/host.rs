@@ -113,7 +113,8 @@ fn limits(handler: &Handler) -> Limits {
 
 /// A host whose handlers are at work.
 pub struct Host {
-    handlers: JoinSet<()>,
+    /// Every handler at work, and whoever sees to delayed entries.
+    tasks: JoinSet<()>,
     figures: Vec<Arc<Figures>>,
     guests: Option<Runtime>,
 }
@@ -135,7 +136,7 @@ impl Host {
         let threads = guests.handle().clone();
         // From here on the threads are the host's, which lets them go without waiting: a
         // runtime may not be dropped here as it is.
-        let mut host = Self { handlers: JoinSet::new(), figures: Vec::new(), guests: Some(guests) };
+        let mut host = Self { tasks: JoinSet::new(), figures: Vec::new(), guests: Some(guests) };
         for (handler, runner) in manifest.handlers.iter().zip(plugins.runners) {
             let figures = Arc::new(Figures::default());
             host.figures.push(figures.clone());
@@ -153,7 +154,9 @@ impl Host {
                 employed => employed?,
             }
         }
-        tracing::info!(handlers = host.figures.len(), redis = broker.address(), "ready");
+        let (address, stop) = (broker.address().to_owned(), stop.clone());
+        host.tasks.spawn(async move { broker.promote(&stop).await });
+        tracing::info!(handlers = host.figures.len(), redis = address, "ready");
         Ok(host)
     }
 
@@ -164,7 +167,7 @@ impl Host {
         let subscription = broker.subscribe(handler, digest.clone(), figures, stop).await?;
         tracing::info!(handler = %handler.name, stream = %handler.stream, group = %handler.group,
             consumer = subscription.consumer, plugin = %digest, "reading");
-        self.handlers.spawn(async move {
+        self.tasks.spawn(async move {
             dispatch.carry(subscription).await;
             // The connection outlives the last settlement.
             drop(broker);
@@ -179,9 +182,9 @@ impl Host {
 
     /// Waits until a stop is requested and every handler has finished what is in hand.
     pub async fn finished(mut self) {
-        while let Some(ended) = self.handlers.join_next().await {
+        while let Some(ended) = self.tasks.join_next().await {
             if let Err(error) = ended {
-                tracing::error!(%error, "a handler's task ended by itself");
+                tracing::error!(%error, "a task of the host ended by itself");
             }
         }
         tracing::info!("stopped");

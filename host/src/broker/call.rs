@@ -1,7 +1,11 @@
 //! The requests that settlements become, and how many of them one request carries.
 
+use std::borrow::Cow;
+use std::time::Duration;
+
 use redis::Cmd;
 
+use super::delay;
 use super::keys::WAITING;
 use super::letter::{ADDED, Death, cut};
 use super::post::Post;
@@ -11,13 +15,13 @@ use crate::outcome::{Entry, Notice, Output, Reason, Settlement};
 
 /// One call of a script carries this many values at most: Lua's `unpack` and the
 /// server's patience end somewhere above.
-const SCRIPT_VALUES: usize = 4000;
+pub(super) const SCRIPT_VALUES: usize = 4000;
 
 /// An entry that is written in one step with something else has this many fields at most: Lua's `unpack` ends at 8000 values.
 pub const ENTRY_FIELDS_MAX: usize = 3900;
 
 /// One call of a script carries this many bytes at most, unless one entry has more.
-const SCRIPT_BYTES: usize = 1 << 20;
+pub(super) const SCRIPT_BYTES: usize = 1 << 20;
 
 /// A waiting entry remembers this much of its last error.
 const ERROR_BYTES: usize = 500;
@@ -56,7 +60,7 @@ impl Item {
         }
     }
 
-    fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.outputs().iter().filter_map(|output| match output {
             Output::Append(entry) => Some(entry),
             Output::Publish(_) => None,
@@ -74,7 +78,7 @@ impl Item {
     fn weight(&self) -> (usize, usize) {
         let fields = || self.entries().flat_map(|entry| &entry.fields);
         let bytes = fields().map(|field| field.name.len() + field.value.len()).sum();
-        (2 + 2 * self.entries().count() + 2 * fields().count(), bytes)
+        (2 + 3 * self.entries().count() + 2 * fields().count(), bytes)
     }
 }
 
@@ -83,6 +87,15 @@ pub(super) struct Call {
     pub command: Cmd,
     pub kind: Kind,
     pub items: Vec<Item>,
+}
+
+impl Call {
+    /// What it delays: for which streams, and for how long.
+    pub(super) fn delays(&self) -> impl Iterator<Item = (&str, Duration)> {
+        // A plain acknowledgement has no outputs to look through.
+        let items = if self.kind == Kind::Each { &self.items[..] } else { &[] };
+        items.iter().flat_map(Item::entries).filter_map(delay::asked)
+    }
 }
 
 /// How the answer to a call reads.
@@ -138,21 +151,22 @@ impl Post {
     }
 
     fn write(&self, items: Vec<Item>) -> Call {
-        let mut streams: Vec<&str> = Vec::new();
+        let mut written: Vec<Cow<'_, str>> = Vec::new();
         let mut values = redis::cmd("");
         for item in &items {
             values.arg(item.receipt.id().to_string()).arg(item.entries().count());
             for entry in item.entries() {
-                let index = streams.iter().position(|s| *s == entry.stream).unwrap_or_else(|| {
-                    streams.push(&entry.stream);
-                    streams.len() - 1
+                let (key, wait) = delay::place(entry);
+                let index = written.iter().position(|known| *known == key).unwrap_or_else(|| {
+                    written.push(key);
+                    written.len() - 1
                 });
-                values.arg(index + 1);
+                values.arg(index + 1).arg(wait);
                 fields(values.arg(2 * entry.fields.len()), &entry.fields);
             }
         }
         let mut keys = vec![self.keys.stream.as_str(), self.keys.failures.as_str()];
-        keys.extend(streams);
+        keys.extend(written.iter().map(|key| &**key));
         let mut command = Lua::Settle.call(&keys);
         command.arg(&*self.handler.group).arg(&self.consumer);
         append(&mut command, &values);
@@ -217,7 +231,7 @@ fn is_plain(item: &Item) -> bool {
     item.attempt() == Attempt::FIRST && item.outputs().is_empty()
 }
 
-fn fields(command: &mut Cmd, fields: &[Field]) {
+pub(super) fn fields(command: &mut Cmd, fields: &[Field]) {
     for field in fields {
         command.arg(&field.name).arg(&field.value);
     }

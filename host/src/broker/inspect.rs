@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::{RedisResult, Value};
 use serde::Serialize;
 
-use super::keys::{Keys, WAITING};
+use super::keys::{Keys, WAITING, delayed};
 use super::presence::{Sign, sign};
 use super::reply::{self, Row};
 use super::returns::server_millis;
@@ -28,6 +28,8 @@ pub struct GroupStatus {
     pub pending: u64,
     /// Entries that wait for another attempt.
     pub retries_waiting: u64,
+    /// Entries that are to appear on the stream later.
+    pub delayed: u64,
     /// Dead letters of the handler's dead-letter stream.
     pub dead: u64,
     /// The consumers of the group.
@@ -64,7 +66,7 @@ impl Broker {
 
         let mut asking = redis::pipe();
         asking.cmd("TIME").cmd("XLEN").arg(stream).cmd("ZCARD").arg(&keys.waiting);
-        asking.cmd("XLEN").arg(&*handler.dead_letter);
+        asking.cmd("ZCARD").arg(delayed(stream)).cmd("XLEN").arg(&*handler.dead_letter);
         let after = format!("({}", row.text("last-delivered-id").unwrap_or_default());
         asking.cmd("XRANGE").arg(stream).arg(after).arg("+").arg("COUNT").arg(1);
         for consumer in &consumers {
@@ -81,6 +83,7 @@ impl Broker {
             length: count(&answer()),
             pending: row.number("pending").unwrap_or(0).max(0) as u64,
             retries_waiting: count(&answer()),
+            delayed: count(&answer()),
             dead: count(&answer()),
             ..GroupStatus::default()
         };

@@ -9,6 +9,16 @@ use crate::manifest::hash_tag;
 /// with a host, under a name that no host has, so that none takes them early.
 pub(super) const WAITING: &str = "tidegate:waiting";
 
+/// Sorted set: streams with delayed entries, by when one was last announced (ms, the server's clock).
+///
+/// One for all of a Redis, so that a host finds those of streams that it never reads.
+pub(super) const DELAYED_STREAMS: &str = "tidegate:{delayed}:streams";
+
+/// Sorted set: entries that are to appear on a stream, by when they are due (ms, the server's clock).
+pub(super) fn delayed(stream: &str) -> String {
+    format!("tidegate:{{{}}}:delayed:{stream}", hash_tag(stream))
+}
+
 /// The keys that go with one group of one stream.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
@@ -50,7 +60,8 @@ mod tests {
     fn every_key_shares_its_streams_slot() {
         for stream in ["orders", "orders:{3}", "{a}b"] {
             let keys = Keys::new(stream, "g");
-            for key in [&keys.waiting, &keys.failures, &keys.paused, &keys.live("me")] {
+            let live = keys.live("me");
+            for key in [&keys.waiting, &keys.failures, &keys.paused, &live, &delayed(stream)] {
                 assert_eq!(hash_tag(key), hash_tag(stream), "{key}");
                 assert!(key.starts_with("tidegate:"), "{key}");
             }

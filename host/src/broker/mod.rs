@@ -8,6 +8,7 @@
 mod call;
 mod connect;
 mod dead;
+mod delay;
 mod feed;
 mod inspect;
 mod keys;
@@ -17,6 +18,7 @@ mod pause;
 mod post;
 mod presence;
 mod private;
+mod promote;
 mod publish;
 mod reply;
 mod returns;
@@ -35,6 +37,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 pub use call::ENTRY_FIELDS_MAX;
 pub use dead::{DeadLetter, DeadLetters, Note, Redriven};
+pub use delay::DELAY_MAX;
 pub use feed::Feed;
 pub use inspect::{GroupStatus, HostStatus};
 pub use pause::{Change, Paused};
@@ -49,6 +52,7 @@ use crate::figures::Figures;
 use crate::manifest::{Handler, RedisSettings};
 use crate::shutdown::Stop;
 use connect::{Backoff, Connector};
+use delay::Delays;
 use feed::State;
 use keys::Keys;
 use link::{Keeper, Link};
@@ -104,6 +108,7 @@ pub struct Broker {
     connector: Arc<Connector>,
     link: Link,
     name: String,
+    delays: Arc<Delays>,
     _keeper: Keeper,
 }
 
@@ -163,7 +168,8 @@ impl Broker {
     ) -> Result<Self, BrokerError> {
         let connector = Arc::new(Connector::new(settings, name)?);
         let (link, keeper) = Link::open(connector.clone(), stop).await?;
-        Ok(Self { connector, link, name: name.to_owned(), _keeper: keeper })
+        let delays = Arc::new(Delays::new(link.clone()));
+        Ok(Self { connector, link, name: name.to_owned(), delays, _keeper: keeper })
     }
 
     /// Where it is, without secrets.
@@ -194,9 +200,18 @@ impl Broker {
             Presence::claim(link.clone(), &keys, &self.name, sign).await
         };
         let (consumer, presence) = self.patiently(&place, &stop, claiming).await?;
-        let (held, wake, valve) = (Arc::default(), Wake::default(), Arc::default());
-        let handler = handler.clone();
-        let post = Post { link, handler, keys, consumer, plugin, held, figures, wake, valve };
+        let post = Post {
+            link,
+            handler: handler.clone(),
+            keys,
+            consumer,
+            plugin,
+            held: Arc::default(),
+            figures,
+            wake: Wake::default(),
+            valve: Arc::default(),
+            delays: self.delays.clone(),
+        };
         let opening = async || {
             post.create_group(post.handler.start).await?;
             post.look_whether_paused().await

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use redis::RedisResult;
 
+use super::delay::Delays;
 use super::keys::Keys;
 use super::letter::{ADDED, Death, epitaph};
 use super::link::Link;
@@ -27,6 +28,7 @@ pub(super) struct Post {
     pub figures: Arc<Figures>,
     pub wake: Wake,
     pub valve: Arc<Valve>,
+    pub delays: Arc<Delays>,
 }
 
 impl Post {

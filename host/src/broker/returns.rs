@@ -309,7 +309,7 @@ pub(super) fn failures(recorded: &[u8]) -> u32 {
     u32::try_from(number(count)).unwrap_or(u32::MAX)
 }
 
-fn number(digits: &[u8]) -> u64 {
+pub(super) fn number(digits: &[u8]) -> u64 {
     std::str::from_utf8(digits).ok().and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0) as u64
 }
 

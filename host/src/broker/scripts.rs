@@ -13,6 +13,10 @@ pub(super) enum Lua {
     Claim,
     Retire,
     Redrive,
+    Delay,
+    Promote,
+    Register,
+    Forget,
 }
 
 /// The hashes that Redis knows the scripts by, in the order of [`Lua::ALL`].
@@ -20,17 +24,37 @@ static HASHES: LazyLock<[String; Lua::ALL.len()]> =
     LazyLock::new(|| Lua::ALL.map(|lua| Script::new(lua.source()).get_hash().to_owned()));
 
 impl Lua {
-    const ALL: [Self; 6] =
-        [Self::Settle, Self::Park, Self::Bury, Self::Claim, Self::Retire, Self::Redrive];
+    const ALL: [Self; 10] = [
+        Self::Settle,
+        Self::Park,
+        Self::Bury,
+        Self::Claim,
+        Self::Retire,
+        Self::Redrive,
+        Self::Delay,
+        Self::Promote,
+        Self::Register,
+        Self::Forget,
+    ];
 
     fn source(self) -> &'static str {
         match self {
-            Self::Settle => include_str!("scripts/settle.lua"),
+            Self::Settle => {
+                concat!(include_str!("scripts/hold.lua"), include_str!("scripts/settle.lua"))
+            }
             Self::Park => include_str!("scripts/park.lua"),
             Self::Bury => include_str!("scripts/bury.lua"),
             Self::Claim => include_str!("scripts/claim.lua"),
             Self::Retire => include_str!("scripts/retire.lua"),
             Self::Redrive => include_str!("scripts/redrive.lua"),
+            Self::Delay => {
+                concat!(include_str!("scripts/hold.lua"), include_str!("scripts/delay.lua"))
+            }
+            Self::Promote => {
+                concat!(include_str!("scripts/hold.lua"), include_str!("scripts/promote.lua"))
+            }
+            Self::Register => include_str!("scripts/register.lua"),
+            Self::Forget => include_str!("scripts/forget.lua"),
         }
     }
 

@@ -111,15 +111,22 @@ impl Clerk {
     }
 
     async fn send(&self, calls: &[Call]) -> Vec<RedisResult<Value>> {
+        let announced = self.post.delays.announce(calls.iter().flat_map(Call::delays)).await;
+        let may_go = |call: &Call| announced.is_ok() || call.delays().next().is_none();
         let mut pipeline = Pipeline::with_capacity(calls.len());
         pipeline.ignore_errors();
-        for call in calls {
+        for call in calls.iter().filter(|call| may_go(call)) {
             pipeline.add_command(call.command.clone());
         }
-        match self.post.link.pipeline(&pipeline).await {
-            Ok(replies) => replies,
-            Err(error) => calls.iter().map(|_| Err(error.clone())).collect(),
-        }
+        let mut replies = match self.post.link.pipeline(&pipeline).await {
+            Ok(replies) => replies.into_iter(),
+            Err(error) => return calls.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let mut reply = |call| match &announced {
+            Err(error) if !may_go(call) => Err(error.clone()),
+            Ok(()) | Err(_) => replies.next().unwrap_or(Ok(Value::Nil)),
+        };
+        calls.iter().map(|call| reply(call)).collect()
     }
 
     /// What a refused call means for the settlements it carried.

@@ -86,6 +86,8 @@ struct HandlerStatus {
     oldest_unread_ms: Option<u64>,
     pending: Option<u64>,
     retries_waiting: Option<u64>,
+    /// Entries that are to appear on the stream later.
+    delayed: Option<u64>,
     dead_letter: String,
     /// Letters on the dead-letter stream, which handlers may share.
     dead: Option<u64>,
@@ -120,9 +122,9 @@ impl Status {
     }
 }
 
-const HANDLER_COLUMNS: [&str; 11] = [
-    "handler", "stream", "group", "unread", "oldest", "pending", "waiting", "dead", "hosts",
-    "rate/s", "plugin",
+const HANDLER_COLUMNS: [&str; 12] = [
+    "handler", "stream", "group", "unread", "oldest", "pending", "waiting", "delayed", "dead",
+    "hosts", "rate/s", "plugin",
 ];
 
 const HOST_COLUMNS: [&str; 7] =
@@ -146,6 +148,7 @@ impl HandlerStatus {
             oldest_unread_ms: group.and_then(|group| group.oldest_unread),
             pending: group.map(|group| group.pending),
             retries_waiting: group.map(|group| group.retries_waiting),
+            delayed: group.map(|group| group.delayed),
             dead_letter: handler.dead_letter.to_string(),
             dead: group.map(|group| group.dead),
             hosts_alive: group.map(|_| alive),
@@ -171,6 +174,7 @@ impl HandlerStatus {
             number(self.oldest_unread_ms.map(print::span)),
             number(self.pending),
             number(self.retries_waiting),
+            number(self.delayed),
             unwanted(self.dead),
             needed(self.hosts_alive),
             number(self.rate.map(|rate| format!("{rate:.1}"))),
@@ -261,7 +265,7 @@ mod tests {
         assert_eq!(row[..3], ["charge", "orders", "charge (not yet there)"]);
         assert!(row[3..].iter().all(|cell| cell == print::ABSENT), "{row:?}");
         let told = serde_json::to_value(&status).unwrap();
-        for figure in ["unread", "pending", "retries-waiting", "dead", "hosts-alive", "rate"] {
+        for figure in ["unread", "pending", "delayed", "dead", "hosts-alive", "rate"] {
             assert_eq!(told.get(figure), Some(&serde_json::Value::Null), "{figure}");
         }
         assert_eq!(told["group-exists"], false);
@@ -271,7 +275,7 @@ mod tests {
     fn a_figure_that_redis_cannot_give_is_absent_and_one_that_is_zero_is_zero() {
         let group = GroupStatus { lag: None, pending: 0, ..GroupStatus::default() };
         let row = shown(&HandlerStatus::new(&handler(), Some(group), None).row());
-        assert_eq!(row[3..], ["–", "–", "0", "0", "0", "0", "–", "–"]);
+        assert_eq!(row[3..], ["–", "–", "0", "0", "0", "0", "0", "–", "–"]);
     }
 
     #[test]
@@ -284,7 +288,7 @@ mod tests {
         let group = GroupStatus { hosts, ..GroupStatus::default() };
         let status = HandlerStatus::new(&handler(), Some(group), Some(Paused::default()));
         let row = shown(&status.row());
-        assert_eq!(row[8..], ["2", "3.5", "aaaaaaaa, bbbbbbbb"]);
+        assert_eq!(row[9..], ["2", "3.5", "aaaaaaaa, bbbbbbbb"]);
         assert_eq!(row[0], "charge (paused)");
         let rows: Vec<_> = status.host_rows().map(|row| shown(&row)).collect();
         assert_eq!(rows[0], ["a", "charge", "2", "1s", "0.1.0", "aaaaaaaa", "yes"]);

@@ -1,8 +1,11 @@
 //! Whether a handler may have what it asks for. Pure.
 
-use crate::broker::ENTRY_FIELDS_MAX;
+use crate::broker::{DELAY_MAX, ENTRY_FIELDS_MAX};
 use crate::manifest::Handler;
 use crate::outcome::{Entry, Fault, FaultKind, Outcome, Output};
+
+/// In seconds.
+const DAY: u64 = 24 * 3600;
 
 /// The outcome, unless it asks for an output that the grants do not name: then a fault.
 pub(super) fn judge(outcome: Outcome, handler: &Handler) -> Outcome {
@@ -25,6 +28,13 @@ fn excess(output: &Output) -> Option<String> {
                  written together with an acknowledgement"
             ))
         }
+        Output::Append(Entry { delay: Some(delay), stream, .. }) if *delay > DELAY_MAX => {
+            let (days, most) = (delay.as_secs() / DAY, DELAY_MAX.as_secs() / DAY);
+            Some(format!(
+                "an entry for stream `{stream}` with a delay of {days} days, more than {most}; \
+                 `delay-ms` is in milliseconds"
+            ))
+        }
         Output::Append(_) | Output::Publish(_) => None,
     }
 }
@@ -40,10 +50,6 @@ fn objection(output: &Output, Handler { stream, grants, .. }: &Handler) -> Optio
         )),
         Output::Append(entry) if entry.fields.is_empty() => Some(format!(
             "an entry without fields for stream `{}`, which Redis has no place for",
-            entry.stream
-        )),
-        Output::Append(entry) if entry.delay.is_some() => Some(format!(
-            "an entry for stream `{}` with a delay, which this version does not offer",
             entry.stream
         )),
         Output::Publish(notice) if !grants.channels.allows(&notice.channel) => Some(format!(

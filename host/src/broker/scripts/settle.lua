@@ -1,14 +1,15 @@
 -- Writes the outputs of handled entries and acknowledges them: for each entry all of it, or nothing.
 --
--- KEYS  stream, failures, output streams…
+-- KEYS  stream, failures, output keys…: streams, and sets of what is delayed for a stream
 -- ARGV  group, consumer, then for each entry:
 --         id, number of outputs, then for each output:
---           index of its stream among the output streams (from 1), number of values, field, value, …
+--           index of its key among the output keys (from 1), milliseconds to wait (0 where the key
+--           is a stream), number of values, field, value, …
 -- Gives for each entry
 --   1  written and acknowledged
 --   0  no longer pending: it was settled before, so nothing was written
 --  -1  pending for another consumer: nothing was written
---   a text: the output stream of that name is a key of another type; nothing was written
+--   a text: the output key of that name is a key of another type; nothing was written
 --
 -- A server that is out of memory refuses the first write of the script, before anything is done.
 local group, consumer = ARGV[1], ARGV[2]
@@ -24,29 +25,34 @@ local function read_outputs()
   local outputs = {}
   for n = 1, tonumber(take()) do
     local key = KEYS[2 + tonumber(take())]
+    local wait = tonumber(take())
     local values = tonumber(take())
-    outputs[n] = { key = key, from = at, to = at + values - 1 }
+    outputs[n] = { key = key, wait = wait, from = at, to = at + values - 1 }
     at = at + values
   end
   return outputs
 end
 
-local function not_a_stream(outputs)
+local function of_another_type(outputs)
   for _, output in ipairs(outputs) do
     local kind = redis.call('TYPE', output.key)['ok']
-    if kind ~= 'stream' and kind ~= 'none' then return output.key end
+    local expected = output.wait > 0 and 'zset' or 'stream'
+    if kind ~= expected and kind ~= 'none' then return output.key end
   end
+end
+
+local function write(output)
+  if output.wait > 0 then return hold(output.key, output.wait, output.from, output.to) end
+  redis.call('XADD', output.key, '*', unpack(ARGV, output.from, output.to))
 end
 
 local function settle(id, outputs)
   local pending = redis.call('XPENDING', KEYS[1], group, id, id, 1)[1]
   if not pending then return 0 end
   if pending[2] ~= consumer then return -1 end
-  local refused = not_a_stream(outputs)
+  local refused = of_another_type(outputs)
   if refused then return refused end
-  for _, output in ipairs(outputs) do
-    redis.call('XADD', output.key, '*', unpack(ARGV, output.from, output.to))
-  end
+  for _, output in ipairs(outputs) do write(output) end
   redis.call('HDEL', KEYS[2], id)
   return redis.call('XACK', KEYS[1], group, id)
 end

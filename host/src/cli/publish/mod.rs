@@ -1,12 +1,14 @@
 //! `tidegate publish`: append messages to a stream.
 //!
-//! Prints the ids that the messages got, one a line. A file or standard input
+//! Prints the ids that the messages got, one a line, or when they are due. A file or standard input
 //! is read a line at a time and appended in batches, so it may be endless.
 
+mod delay;
 mod fields;
 mod lines;
 
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use clap::ArgGroup;
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -14,7 +16,7 @@ use tokio::io::AsyncRead;
 
 use super::source::Source;
 use super::{Failure, print};
-use crate::broker::Broker;
+use crate::broker::{Broker, ENTRY_FIELDS_MAX};
 use crate::message::Field;
 use fields::Shape;
 use lines::Lines;
@@ -53,7 +55,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     #[arg(conflicts_with_all = ["file", "stdin"])]
     count: u64,
-    /// Do not print the ids
+    /// Let them appear on the stream after this long, such as 5s or 2h; a running host appends them
+    #[arg(long, value_name = "DURATION", value_parser = delay::argument)]
+    delay: Option<Duration>,
+    /// Do not print the ids, or with --delay the times
     #[arg(long, short)]
     quiet: bool,
     #[command(flatten)]
@@ -64,8 +69,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let shape = arguments.field.clone().map_or(Shape::Object, Shape::Whole);
     let message = single(&arguments, &shape)?;
     let broker = arguments.source.connect("tidegate-publish").await?;
-    let ids = if arguments.quiet { Ids::Untold } else { Ids::Printed };
-    let mut press = Press { broker: &broker, stream: &arguments.stream, ids, appended: 0 };
+    let told = if arguments.quiet { Told::Nothing } else { Told::EachMessage };
+    let stream = &*arguments.stream;
+    let delay = arguments.delay.filter(|delay| delay.as_millis() > 0);
+    let mut press = Press { broker: &broker, stream, delay, told, appended: 0 };
     let done = match (message, &arguments.file) {
         (Some(message), _) => press.repeat(&message, arguments.count).await,
         (None, Some(file)) if file.as_os_str() != "-" => {
@@ -110,18 +117,20 @@ where
     }
 }
 
-/// Whether ids are told.
+/// What is printed of messages that were appended or delayed.
 #[derive(Clone, Copy)]
-enum Ids {
-    Printed,
-    Untold,
+enum Told {
+    /// Its id, or when it is due.
+    EachMessage,
+    Nothing,
 }
 
-/// Appends, prints ids, and counts.
+/// Appends or delays, prints ids or times, and counts.
 struct Press<'a> {
     broker: &'a Broker,
     stream: &'a str,
-    ids: Ids,
+    delay: Option<Duration>,
+    told: Told,
     appended: u64,
 }
 
@@ -165,33 +174,66 @@ impl Press<'_> {
     }
 
     async fn append(&mut self, batch: &[Vec<Field>]) -> Result<(), Failure> {
-        let ids = self.broker.publish(self.stream, batch).await?;
-        self.appended += ids.len() as u64;
-        match self.ids {
-            Ids::Untold => {}
-            Ids::Printed => {
-                let printed: String = ids.iter().map(|id| format!("{id}\n")).collect();
-                // Whoever asked for messages to be appended wants them all, read or not.
-                print::text(&printed)?;
+        let lines = match self.delay {
+            Some(delay) => self.delayed(batch, delay).await?,
+            None => {
+                let ids = self.broker.publish(self.stream, batch).await?;
+                ids.iter().map(|id| format!("{id}\n")).collect::<String>()
             }
+        };
+        self.appended += batch.len() as u64;
+        match self.told {
+            Told::Nothing => {}
+            // Whoever asked for messages to be appended wants them all, read or not.
+            Told::EachMessage => _ = print::text(&lines)?,
         }
         Ok(())
+    }
+
+    /// Delays messages, and says when each is due.
+    async fn delayed(&self, batch: &[Vec<Field>], delay: Duration) -> Result<String, Failure> {
+        if let Some(long) = batch.iter().find(|message| message.len() > ENTRY_FIELDS_MAX) {
+            let fields = long.len();
+            let problem = format!(
+                "a message of {fields} fields, more than the {ENTRY_FIELDS_MAX} that can be delayed"
+            );
+            return Err(Failure::Wrong(problem));
+        }
+        let due = self.broker.publish_later(self.stream, batch, delay).await?;
+        let line = |at: &u64| {
+            let at = SystemTime::UNIX_EPOCH + Duration::from_millis(*at);
+            format!("{}\n", humantime::format_rfc3339_millis(at))
+        };
+        Ok(due.iter().map(line).collect())
     }
 
     /// Says how much was appended, where the ids alone do not show it.
     fn sum_up(&self, done: &Result<(), Failure>) {
         let messages = print::count(self.appended, "message");
         let stream = self.stream;
-        match (done, self.ids) {
-            (Ok(()), Ids::Untold) => {}
-            (Ok(()), Ids::Printed) if self.appended == 1 => {}
-            (Ok(()), Ids::Printed) => eprintln!("appended {messages} to `{stream}`"),
+        match (done, self.told) {
+            (Ok(()), Told::Nothing) => {}
+            (Ok(()), Told::EachMessage) => self.say_done(&messages),
             (Err(Failure::Broker(_) | Failure::System { .. }), _) if self.appended == 0 => {}
             // Of the batch that failed, some may have arrived.
             (Err(Failure::Broker(_)), _) => {
                 eprintln!("at least {messages} went to `{stream}` before this:");
             }
             (Err(_), _) => eprintln!("{messages} went to `{stream}` before this:"),
+        }
+    }
+
+    fn say_done(&self, messages: &str) {
+        let stream = self.stream;
+        match self.delay {
+            Some(delay) => {
+                let delay = humantime::format_duration(delay);
+                eprintln!(
+                    "delayed {messages} for `{stream}` by {delay}; a running host appends them"
+                );
+            }
+            None if self.appended == 1 => {}
+            None => eprintln!("appended {messages} to `{stream}`"),
         }
     }
 }

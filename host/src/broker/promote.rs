@@ -1,0 +1,270 @@
+//! Moving delayed entries to their streams when they are due. Every host does, for every stream.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{RedisError, RedisResult, Value};
+use tokio::time::Instant;
+
+use super::Broker;
+use super::connect::Backoff;
+use super::delay::Delays;
+use super::keys::{DELAYED_STREAMS, delayed};
+use super::reply;
+use super::scripts::Lua;
+use super::trouble::Trouble;
+use crate::shutdown::Stop;
+
+/// How often a host looks while nothing is about to be due: others may delay entries at any time.
+const SELDOM: Duration = Duration::from_secs(1);
+
+/// How often it looks while entries are being delayed, so that a short delay is not overslept.
+const OFTEN: Duration = Duration::from_millis(50);
+
+/// Entries are being delayed for as long after a stream was last announced.
+const STIRRED: Duration = Duration::from_secs(60);
+
+/// An entry is written this soon after its announcement, or else it may be noticed a little late.
+const WRITTEN: Duration = Duration::from_secs(2);
+
+/// A stream without delayed entries is forgotten once nothing was delayed for it for so long.
+const FORGET_AFTER: Duration = Duration::from_secs(3600);
+
+/// How often streams are looked through for those to forget.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
+
+/// Entries of one stream moved in one call at most, so that the server serves others in between.
+const ENTRIES: usize = 100;
+
+/// Bytes moved in one call, give or take an entry.
+const BYTES: usize = 1 << 20;
+
+/// Streams read or served in one request at most.
+const PAGE: usize = 500;
+
+impl Broker {
+    /// Moves delayed entries to their streams as they are due, until a stop is requested.
+    pub async fn promote(&self, stop: &Stop) {
+        Promoter::new(self.delays.clone()).work(stop).await;
+    }
+}
+
+/// Looks after the delayed entries of all streams.
+struct Promoter {
+    delays: Arc<Delays>,
+    targets: HashMap<String, Target>,
+    tidied: Instant,
+    trouble: Backoff,
+}
+
+/// A stream with delayed entries.
+struct Target {
+    /// When it was announced last, by the server's clock.
+    announced: u64,
+    /// When that was noticed.
+    stirred: Instant,
+    /// When to look again.
+    look_at: Instant,
+    content: Content,
+    trouble: Backoff,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Content {
+    Entries,
+    Nothing,
+}
+
+impl Promoter {
+    fn new(delays: Arc<Delays>) -> Self {
+        let targets = HashMap::new();
+        Self { delays, targets, tidied: Instant::now(), trouble: Backoff::default() }
+    }
+
+    async fn work(mut self, stop: &Stop) {
+        loop {
+            let looked = tokio::select! {
+                looked = self.look() => looked,
+                () = stop.cancelled() => return,
+            };
+            let wait = self.judge(looked);
+            self.delays.wake.after(wait);
+            tokio::select! {
+                () = self.delays.wake.due() => {}
+                () = stop.cancelled() => return,
+            }
+            self.delays.wake.take_due();
+        }
+    }
+
+    /// Says once that there is trouble, and how long to wait.
+    fn judge(&mut self, looked: RedisResult<()>) -> Duration {
+        match looked {
+            Ok(()) => {
+                if !self.trouble.is_fresh() {
+                    tracing::info!("delayed entries are seen to again");
+                    self.trouble.reset();
+                }
+                self.pause()
+            }
+            Err(error) => {
+                if self.trouble.is_fresh() {
+                    tracing::warn!(%error, "cannot see to delayed entries; trying again");
+                }
+                self.trouble.next()
+            }
+        }
+    }
+
+    /// How long there is nothing to do.
+    fn pause(&self) -> Duration {
+        let stirred = self.targets.values().any(|target| target.stirred.elapsed() < STIRRED);
+        let usual = if stirred { OFTEN } else { SELDOM };
+        let next = self.targets.values().map(|target| target.look_at).min();
+        let next = next.map_or(usual, |at| at.saturating_duration_since(Instant::now()));
+        next.min(usual)
+    }
+
+    /// Learns which streams there are, then moves what is due.
+    async fn look(&mut self) -> RedisResult<()> {
+        self.learn().await?;
+        let now = Instant::now();
+        let due = self.targets.iter().filter(|(_, target)| target.look_at <= now);
+        let due: Vec<String> = due.map(|(stream, _)| stream.clone()).collect();
+        for streams in due.chunks(PAGE) {
+            self.serve(streams).await?;
+        }
+        if self.tidied.elapsed() >= TIDY_EVERY {
+            self.tidied = now;
+            self.tidy().await?;
+        }
+        Ok(())
+    }
+
+    async fn learn(&mut self) -> RedisResult<()> {
+        let mut announced = Vec::new();
+        loop {
+            let mut asking = redis::cmd("ZRANGE");
+            asking.arg(DELAYED_STREAMS).arg(announced.len()).arg(announced.len() + PAGE - 1);
+            let answer = self.delays.link.query(asking.arg("WITHSCORES")).await?;
+            let page = reply::fields("ZRANGE", answer).map_err(odd)?;
+            let is_last = page.len() < PAGE;
+            announced.extend(page);
+            if is_last {
+                break;
+            }
+        }
+        let mut before = std::mem::take(&mut self.targets);
+        for row in announced {
+            let at = super::returns::number(&row.value);
+            let stream = String::from_utf8_lossy(&row.name).into_owned();
+            let target = before.remove(&stream).unwrap_or_else(Target::new);
+            self.targets.insert(stream, target.announced_at(at));
+        }
+        Ok(())
+    }
+
+    async fn serve(&mut self, streams: &[String]) -> RedisResult<()> {
+        let mut moving = redis::pipe();
+        for stream in streams {
+            let mut one = Lua::Promote.call(&[&delayed(stream), stream]);
+            one.arg(ENTRIES).arg(BYTES);
+            moving.add_command(one);
+        }
+        let answers = self.delays.link.pipeline(moving.ignore_errors()).await?;
+        let mut away = Ok(());
+        for (stream, answer) in streams.iter().zip(answers) {
+            let Some(target) = self.targets.get_mut(stream) else { continue };
+            match answer {
+                Ok(answer) => target.take_in(stream, answer).map_err(odd)?,
+                // Every stream's trouble is told as one, and ends with it.
+                Err(error) if is_the_servers(&error) => away = Err(error),
+                Err(error) => target.complain(stream, &error),
+            }
+        }
+        away
+    }
+
+    /// Forgets streams for which nothing is delayed any more.
+    async fn tidy(&self) -> RedisResult<()> {
+        let mut forgetting = redis::pipe();
+        let empty = self.targets.iter().filter(|(_, target)| target.content == Content::Nothing);
+        for (stream, target) in empty.take(PAGE) {
+            let mut one = Lua::Forget.call(&[DELAYED_STREAMS]);
+            one.arg(stream).arg(target.announced).arg(FORGET_AFTER.as_millis() as u64);
+            forgetting.add_command(one);
+        }
+        if forgetting.is_empty() {
+            return Ok(());
+        }
+        let answers = self.delays.link.pipeline(forgetting.ignore_errors()).await?;
+        answers.into_iter().collect::<RedisResult<Vec<_>>>().map(drop)
+    }
+}
+
+impl Target {
+    fn new() -> Self {
+        Self {
+            announced: 0,
+            stirred: Instant::now(),
+            look_at: Instant::now(),
+            content: Content::Entries,
+            trouble: Backoff::default(),
+        }
+    }
+
+    /// News of an announcement: there is more to see than there was.
+    fn announced_at(mut self, at: u64) -> Self {
+        if at != self.announced {
+            (self.announced, self.stirred) = (at, Instant::now());
+            if self.trouble.is_fresh() {
+                self.look_at = Instant::now();
+            }
+        }
+        self
+    }
+
+    /// Takes in the answer of `promote.lua`: how many were moved, and in how long the next is due.
+    fn take_in(&mut self, stream: &str, answer: Value) -> Result<(), reply::UnexpectedReply> {
+        let mut parts = reply::array("promote.lua", answer)?.into_iter();
+        let mut part = || reply::integer("promote.lua", &parts.next().unwrap_or_default());
+        let (moved, wait) = (part()?, part()?);
+        if !self.trouble.is_fresh() {
+            tracing::info!(stream, "delayed entries are appended again");
+            self.trouble.reset();
+        }
+        if moved > 0 {
+            tracing::debug!(stream, count = moved, "delayed entries are on their stream");
+        }
+        let wait = u64::try_from(wait).ok();
+        self.content = if wait.is_none() { Content::Nothing } else { Content::Entries };
+        let usual = if self.stirred.elapsed() < WRITTEN { OFTEN } else { SELDOM };
+        self.look_at = Instant::now() + wait.map_or(usual, Duration::from_millis).min(usual);
+        Ok(())
+    }
+
+    fn complain(&mut self, stream: &str, error: &RedisError) {
+        if self.trouble.is_fresh() {
+            tracing::error!(stream, %error,
+                "delayed entries cannot be appended until this is mended; they stay, and are tried again");
+        }
+        self.look_at = Instant::now() + self.trouble.next();
+    }
+}
+
+/// Whether an error is of the whole server rather than of one stream.
+fn is_the_servers(error: &RedisError) -> bool {
+    match Trouble::of(error) {
+        Trouble::Unreachable
+        | Trouble::NotReady
+        | Trouble::Demoted
+        | Trouble::Unwritable
+        | Trouble::ScriptsGone => true,
+        Trouble::Refused | Trouble::WrongType | Trouble::GroupGone | Trouble::Other => false,
+    }
+}
+
+fn odd(error: reply::UnexpectedReply) -> RedisError {
+    (redis::ErrorKind::UnexpectedReturnType, "an odd reply", error.to_string()).into()
+}
