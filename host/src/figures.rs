@@ -25,6 +25,8 @@ pub struct Figures {
     pub redelivered: AtomicU64,
     /// Settlements that came too late: the entry was no longer this host's.
     pub superseded: AtomicU64,
+    /// Entries found to be another's while they were in hand, such as after this host was stopped for long.
+    pub lost: AtomicU64,
     /// Times the reader had to connect again.
     pub reconnects: AtomicU64,
     /// Times the group had to be created again.

@@ -3,11 +3,14 @@
 //! Nothing here knows Redis or WebAssembly; how bytes become a message is the
 //! broker's, what becomes of it the sandbox's.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
 
 /// The id of a stream entry: milliseconds since the Unix epoch and a sequence number.
 ///
@@ -131,7 +134,17 @@ pub struct Delivery {
 pub struct Receipt {
     id: MessageId,
     attempt: Attempt,
+    stage: Stage,
     held: Option<Arc<Held>>,
+}
+
+/// How far a delivery has come in this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It waits for its turn, or its handler runs.
+    AtWork,
+    /// What becomes of it is decided, and has only to be written.
+    Decided,
 }
 
 impl Receipt {
@@ -144,10 +157,19 @@ impl Receipt {
     pub fn attempt(&self) -> Attempt {
         self.attempt
     }
+
+    /// Notes that the handler is done with it; it is still in hand until it is settled.
+    pub(crate) fn decided(&mut self) {
+        if let (Stage::AtWork, Some(held)) = (self.stage, &self.held) {
+            self.stage = Stage::Decided;
+            held.one_less_at_work();
+        }
+    }
 }
 
 impl Drop for Receipt {
     fn drop(&mut self) {
+        self.decided();
         if let Some(held) = self.held.take() {
             held.forget(self.id);
         }
@@ -157,35 +179,64 @@ impl Drop for Receipt {
 /// The deliveries of one handler that are in hand: read, and not yet settled.
 ///
 /// What Redis says this host holds, less these, was lost on the way and is
-/// delivered again.
+/// delivered again. What is in hand for long has its lease renewed.
 #[derive(Debug, Default)]
-pub struct Held(Mutex<InHand>);
+pub struct Held {
+    in_hand: Mutex<InHand>,
+    /// Deliveries of which nothing is decided yet.
+    at_work: AtomicUsize,
+    at_rest: Notify,
+}
 
 #[derive(Debug, Default)]
 struct InHand {
-    ids: HashSet<MessageId>,
+    leases: HashMap<MessageId, Lease>,
+    /// A coarse time: asking for a fine one for each message would cost.
+    now: Tick,
     forgotten: bool,
+}
+
+/// Whole seconds by a clock that whoever renews leases keeps.
+pub(crate) type Tick = u32;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lease {
+    /// Ours since the read or the last renewal.
+    Since(Tick),
+    /// Someone else has it now: nothing is left to renew.
+    Lost,
 }
 
 impl Held {
     /// Issues the receipt for one attempt at an entry that was just read.
     pub(crate) fn issue(self: &Arc<Self>, id: MessageId, attempt: Attempt) -> Receipt {
-        self.lock().ids.insert(id);
-        Receipt { id, attempt, held: Some(self.clone()) }
+        {
+            let mut in_hand = self.lock();
+            let lease = Lease::Since(in_hand.now);
+            in_hand.leases.insert(id, lease);
+        }
+        self.at_work.fetch_add(1, Ordering::AcqRel);
+        Receipt { id, attempt, stage: Stage::AtWork, held: Some(self.clone()) }
     }
 
     /// Takes back the receipts of deliveries that are settled.
     pub(crate) fn discharge(&self, receipts: impl IntoIterator<Item = Receipt>) {
         let mut in_hand = self.lock();
         for mut receipt in receipts {
+            receipt.decided();
             receipt.held = None;
-            in_hand.ids.remove(&receipt.id);
+            in_hand.leases.remove(&receipt.id);
         }
     }
 
     /// Whether the entry is in hand.
     pub(crate) fn contains(&self, id: &MessageId) -> bool {
-        self.lock().ids.contains(id)
+        self.lock().leases.contains_key(id)
+    }
+
+    /// All that is in hand.
+    pub(crate) fn ids(&self) -> Vec<MessageId> {
+        self.lock().leases.keys().copied().collect()
     }
 
     /// Whether a receipt was dropped since this was last asked.
@@ -193,14 +244,57 @@ impl Held {
         std::mem::take(&mut self.lock().forgotten)
     }
 
+    /// Waits until no delivery waits for its handler, or is with it.
+    pub(crate) async fn at_rest(&self) {
+        while self.at_work.load(Ordering::Acquire) > 0 {
+            self.at_rest.notified().await;
+        }
+    }
+
+    /// Sets the coarse time, and gives what has been in hand for so long without a renewal.
+    pub(crate) fn aged(&self, now: Tick, age: Tick) -> Vec<MessageId> {
+        let mut in_hand = self.lock();
+        in_hand.now = now;
+        let old =
+            |lease: &Lease| matches!(lease, Lease::Since(at) if now.saturating_sub(*at) >= age);
+        in_hand.leases.iter().filter(|(_, lease)| old(lease)).map(|(id, _)| *id).collect()
+    }
+
+    /// Notes that an entry's lease begins anew.
+    pub(crate) fn renewed(&self, id: &MessageId) {
+        let mut in_hand = self.lock();
+        let now = in_hand.now;
+        if let Some(lease) = in_hand.leases.get_mut(id) {
+            *lease = Lease::Since(now);
+        }
+    }
+
+    /// Notes that an entry is someone else's by now. Gives whether it was in hand as ours.
+    pub(crate) fn lost(&self, id: &MessageId) -> bool {
+        let mut in_hand = self.lock();
+        let lease = in_hand.leases.get_mut(id);
+        lease.is_some_and(|lease| std::mem::replace(lease, Lease::Lost) != Lease::Lost)
+    }
+
+    /// How many entries are in hand that are not ours: only their burial is.
+    pub(crate) fn count_lost(&self) -> usize {
+        self.lock().leases.values().filter(|lease| **lease == Lease::Lost).count()
+    }
+
+    fn one_less_at_work(&self) {
+        if self.at_work.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.at_rest.notify_one();
+        }
+    }
+
     fn forget(&self, id: MessageId) {
         let mut in_hand = self.lock();
-        in_hand.ids.remove(&id);
+        in_hand.leases.remove(&id);
         in_hand.forgotten = true;
     }
 
     fn lock(&self) -> MutexGuard<'_, InHand> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -251,5 +345,38 @@ mod tests {
         assert!(!held.contains(&id));
         assert!(held.take_forgotten());
         assert!(!held.take_forgotten());
+    }
+
+    #[test]
+    fn what_is_in_hand_for_long_is_to_be_renewed_until_it_is_lost() {
+        let held = Arc::new(Held::default());
+        let (old, young): (MessageId, MessageId) = ("1-1".parse().unwrap(), "2-1".parse().unwrap());
+        let first = held.issue(old, Attempt::FIRST);
+        assert_eq!(held.aged(4, 5), []);
+        let second = held.issue(young, Attempt::FIRST);
+        assert_eq!(held.aged(5, 5), [old]);
+        held.renewed(&old);
+        assert_eq!(held.aged(9, 5), [young]);
+        assert!(held.lost(&young), "it was thought to be ours");
+        assert!(!held.lost(&young), "that is said once");
+        assert_eq!(held.aged(14, 5), [old]);
+        drop((first, second));
+        assert_eq!(held.aged(99, 5), []);
+    }
+
+    #[tokio::test]
+    async fn at_rest_is_who_has_nothing_left_to_decide() {
+        let held = Arc::new(Held::default());
+        held.at_rest().await;
+        let mut decided = held.issue("1-1".parse().unwrap(), Attempt::FIRST);
+        let dropped = held.issue("1-2".parse().unwrap(), Attempt::FIRST);
+        let ends = async {
+            decided.decided();
+            decided.decided();
+            tokio::task::yield_now().await;
+            drop(dropped);
+        };
+        tokio::join!(held.at_rest(), ends);
+        assert!(held.contains(&decided.id()), "it is in hand until it is settled");
     }
 }

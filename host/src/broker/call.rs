@@ -1,6 +1,7 @@
 //! The requests that settlements become, and how many of them one request carries.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Cmd;
@@ -39,6 +40,8 @@ pub(super) struct Item {
 pub(super) enum Progress {
     /// Nothing is written yet.
     Due,
+    /// It was refused, and a person was told; nothing is written yet.
+    Refused,
     /// Its dead letter is written, its acknowledgement is not.
     LetterWritten,
 }
@@ -196,7 +199,7 @@ impl Post {
         let mut command = Lua::Bury.call(&keys);
         command.arg(&*self.handler.group);
         if let Settlement::Bury { reason, .. } = &item.settlement {
-            command.arg(self.holder(*reason)).arg(item.receipt.id().to_string());
+            command.arg(&*self.holder(*reason)).arg(item.receipt.id().to_string());
         }
         self.letter(&mut command, &item);
         Call { command, kind: Kind::One, items: vec![item] }
@@ -221,8 +224,8 @@ impl Post {
 
     /// Who must hold an entry for it to be buried. A body that is gone is nobody's
     /// any more: whoever notices it buries it.
-    fn holder(&self, reason: Reason) -> &str {
-        if reason == Reason::Trimmed { "" } else { &self.consumer }
+    fn holder(&self, reason: Reason) -> Arc<str> {
+        if reason == Reason::Trimmed { "".into() } else { self.consumer.now() }
     }
 }
 

@@ -12,7 +12,11 @@ use redis::{Cmd, RedisError, RedisResult, Value};
 use tokio::time::timeout;
 
 use super::connect::{Backoff, Connector, Replies};
+use super::lease;
+use super::portion::Portion;
 use super::post::Post;
+use super::presence::Presence;
+use super::quarantine::Next;
 use super::reply::{self, RawEntry, UnexpectedReply};
 use super::returns::Returns;
 use super::trouble::Trouble;
@@ -31,16 +35,11 @@ const WATCHDOG: Duration = Duration::from_secs(3);
 /// Where the server may not be asked to unblock a read, reads block this long instead.
 const SHORT_BLOCK: Duration = Duration::from_millis(250);
 
-/// A reply is asked to hold about this many bytes at most, by the sizes seen so far.
-const REPLY_BYTES: usize = 8 << 20;
-
-/// A reply is asked to hold this many entries at most.
-const REPLY_ENTRIES: usize = 1000;
-
 /// The reading side of a handler.
 pub struct Feed {
     pub(super) post: Arc<Post>,
     pub(super) connector: Arc<Connector>,
+    pub(super) presence: Arc<Presence>,
     pub(super) returns: Returns,
     pub(super) stop: Stop,
     pub(super) state: State,
@@ -52,8 +51,9 @@ pub(super) struct State {
     reader: Option<Reader>,
     backoff: Backoff,
     turn: Turn,
-    /// A running mean of the bytes of an entry.
-    entry_bytes: usize,
+    portion: Portion,
+    /// Connections opened so far.
+    connections: u64,
 }
 
 /// Whose turn it is, so that neither entries that return nor new ones starve.
@@ -79,6 +79,16 @@ pub(super) enum ReadError {
     Reply(#[from] UnexpectedReply),
     #[error("no reply within {0:?}")]
     Silent(Duration),
+}
+
+impl ReadError {
+    pub(super) fn trouble(&self) -> Trouble {
+        match self {
+            Self::Redis(error) => Trouble::of(error),
+            Self::Silent(_) => Trouble::Unreachable,
+            Self::Reply(_) => Trouble::Other,
+        }
+    }
 }
 
 impl Feed {
@@ -118,23 +128,61 @@ impl Feed {
 
     async fn step(&mut self, slots: usize) -> Result<Vec<Delivery>, ReadError> {
         if self.state.reader.is_none() {
-            self.state.reader = Some(self.connect().await?);
-            // Replies that died with the last connection are pending in our name.
-            self.returns.look_for_lost();
+            self.open().await?;
         }
-        let turn = std::mem::replace(&mut self.state.turn, Turn::Returned);
+        if self.presence.is_contested() {
+            self.move_out().await?;
+        }
+        match self.returns.quarantine.next(&self.stop).await? {
+            Next::Alone(suspect) => return Ok(vec![suspect]),
+            Next::Nobody => return Ok(Vec::new()),
+            Next::Crowd => {}
+        }
+        // Whatever comes of looking back, new entries are read next.
+        let turn = std::mem::replace(&mut self.state.turn, Turn::New);
         if turn == Turn::Returned {
             let returned = self.returns.take(slots).await?;
             if !returned.is_empty() {
-                self.state.turn = Turn::New;
                 return Ok(returned);
             }
         }
+        self.state.turn = Turn::Returned;
         let patience = match turn {
+            // Suspects wait for a moment when there is nothing else to do.
+            Turn::Returned if self.returns.quarantine.is_busy() => None,
             Turn::Returned => Some(self.patience()),
             Turn::New => None,
         };
-        self.read(slots, patience).await
+        let read = self.read(slots, patience).await?;
+        if read.is_empty() {
+            self.returns.quarantine.hurry();
+        }
+        Ok(read)
+    }
+
+    /// Connects, and makes sure of what may have changed since the last connection was lost.
+    async fn open(&mut self) -> Result<(), ReadError> {
+        let reader = self.connect().await?;
+        if self.state.connections > 0 {
+            self.presence.affirm(0.0).await?;
+            self.returns.spare_others();
+        }
+        self.state.connections += 1;
+        self.state.reader = Some(reader);
+        // Replies that died with the last connection are pending in our name.
+        self.returns.look_for_lost();
+        Ok(())
+    }
+
+    /// Leaves a name that another host has as well. What is in hand moves along, unless the
+    /// other host has taken it for lost: then only its settlement counts.
+    async fn move_out(&mut self) -> Result<(), ReadError> {
+        let old = self.presence.rename().await?;
+        tracing::warn!(handler = %self.post.handler.name, stream = %self.post.handler.stream, from = %old,
+            consumer = %self.post.consumer.now(), "reading under another name from now on");
+        self.returns.look_for_lost();
+        lease::pass(&self.post, &old, &self.post.held.ids()).await?;
+        Ok(())
     }
 
     /// How long a read may block: not at all where there is no reason to look up in between.
@@ -161,20 +209,33 @@ impl Feed {
         slots: usize,
         patience: Option<Duration>,
     ) -> Result<Vec<Delivery>, ReadError> {
-        let command = self.command(slots, patience);
+        let count = self.state.portion.of(slots);
+        let name = self.post.consumer.now();
+        let command = self.command(count, patience);
         let Some(reader) = &self.state.reader else { return Ok(Vec::new()) };
-        let (mut connection, client_id) = (reader.connection.clone(), reader.client_id);
+        let (mut connection, mut client_id) = (reader.connection.clone(), reader.client_id);
         let limit = patience.unwrap_or_default() + WATCHDOG;
         let reading = timeout(limit, command.query_async::<Value>(&mut connection));
-        let reply = self.attended(reading, client_id).await;
-        let entries = reply::read_group(reply.map_err(|_| ReadError::Silent(limit))??)?;
-        self.weigh(&entries);
+        let reply = self.attended(reading, &mut client_id).await;
+        let reply = reply.map_err(|_| ReadError::Silent(limit)).and_then(|reply| Ok(reply?));
+        if let Some(reader) = &mut self.state.reader {
+            reader.client_id = client_id;
+        }
+        let reply = reply.inspect_err(|error| {
+            if error.trouble().ends_connection() {
+                self.state.portion.failed(count);
+            }
+        })?;
+        let entries = reply::read_group(reply)?;
+        self.state.portion.came(&entries);
+        if self.presence.is_contested() || name != self.post.consumer.now() {
+            // They are pending for the other host of this name, which finds them.
+            return Ok(Vec::new());
+        }
         Ok(self.deliver(entries))
     }
 
-    fn command(&self, slots: usize, patience: Option<Duration>) -> Cmd {
-        let affordable = REPLY_BYTES / self.state.entry_bytes.max(1);
-        let count = slots.min(affordable).clamp(1, REPLY_ENTRIES);
+    fn command(&self, count: usize, patience: Option<Duration>) -> Cmd {
         let mut command = redis::cmd("XREADGROUP");
         command.arg("GROUP").arg(&*self.post.handler.group).arg(&self.post.consumer);
         command.arg("COUNT").arg(count);
@@ -187,7 +248,13 @@ impl Feed {
 
     /// Waits for a blocking read, and has the server end it early for a stop, for a retry that is
     /// due, or as the handler is held.
-    async fn attended<T>(&self, reading: impl Future<Output = T>, client_id: Option<i64>) -> T {
+    ///
+    /// Forgets the id of the connection where the server does not allow that.
+    async fn attended<T>(
+        &self,
+        reading: impl Future<Output = T>,
+        client_id: &mut Option<i64>,
+    ) -> T {
         tokio::pin!(reading);
         loop {
             tokio::select! {
@@ -197,11 +264,14 @@ impl Feed {
                 () = self.post.wake.due() => {}
                 () = self.post.valve.shut() => {}
             }
-            let Some(client_id) = client_id else { return reading.await };
+            let Some(id) = *client_id else { return reading.await };
             let mut unblock = redis::cmd("CLIENT");
-            unblock.arg("UNBLOCK").arg(client_id).arg("TIMEOUT");
+            unblock.arg("UNBLOCK").arg(id).arg("TIMEOUT");
             // Sent again until the read returns: the first may overtake the read itself.
-            let _ = self.post.link.query(&unblock).await;
+            let unblocked = self.post.link.query(&unblock).await;
+            if unblocked.is_err_and(|error| Trouble::of(&error).is_of_one_request()) {
+                *client_id = None;
+            }
             if let Ok(reply) = timeout(Duration::from_millis(20), &mut reading).await {
                 return reply;
             }
@@ -222,21 +292,9 @@ impl Feed {
             .collect()
     }
 
-    fn weigh(&mut self, entries: &[RawEntry]) {
-        for fields in entries.iter().filter_map(|entry| entry.fields.as_ref()) {
-            let bytes: usize = fields.iter().map(|f| f.name.len() + f.value.len()).sum();
-            let mean = &mut self.state.entry_bytes;
-            *mean = (*mean * 7 + bytes) / 8;
-        }
-    }
-
     /// Does what an error calls for, then waits a little longer than the last time.
     async fn cope(&mut self, error: ReadError) {
-        let trouble = match &error {
-            ReadError::Redis(error) => Trouble::of(error),
-            ReadError::Silent(_) => Trouble::Unreachable,
-            ReadError::Reply(_) => Trouble::Other,
-        };
+        let trouble = error.trouble();
         let (handler, stream) = (&self.post.handler.name, &self.post.handler.stream);
         if trouble == Trouble::GroupGone {
             tracing::warn!(%handler, %stream, group = %self.post.handler.group, %error,

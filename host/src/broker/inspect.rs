@@ -7,8 +7,7 @@ use serde::Serialize;
 
 use super::keys::{Keys, WAITING, delayed};
 use super::presence::{Sign, sign};
-use super::reply::{self, Row};
-use super::returns::server_millis;
+use super::reply::{self, Row, server_millis};
 use super::{Broker, BrokerError};
 use crate::manifest::Handler;
 

@@ -30,6 +30,10 @@ pub(super) struct Keys {
     pub failures: String,
     /// String: who paused the handler, for as long as it is paused.
     pub paused: String,
+    /// Hash: id → how often a host died while it was in flight; only of those put to run alone.
+    pub deaths: String,
+    /// Set: the consumers that are hosts, and have not said that they leave.
+    pub hosts: String,
     live: String,
 }
 
@@ -42,6 +46,8 @@ impl Keys {
             waiting: name("waiting"),
             failures: name("failures"),
             paused: name("paused"),
+            deaths: name("deaths"),
+            hosts: name("hosts"),
             live: name("live"),
         }
     }
@@ -61,7 +67,8 @@ mod tests {
         for stream in ["orders", "orders:{3}", "{a}b"] {
             let keys = Keys::new(stream, "g");
             let live = keys.live("me");
-            for key in [&keys.waiting, &keys.failures, &keys.paused, &live, &delayed(stream)] {
+            let own = [&keys.waiting, &keys.failures, &keys.deaths, &keys.hosts, &keys.paused];
+            for key in own.into_iter().chain([&live, &delayed(stream)]) {
                 assert_eq!(hash_tag(key), hash_tag(stream), "{key}");
                 assert!(key.starts_with("tidegate:"), "{key}");
             }

@@ -6,12 +6,14 @@
 //! decided here. See redis.io's command reference for what each command does.
 
 mod call;
+mod claim;
 mod connect;
 mod dead;
 mod delay;
 mod feed;
 mod inspect;
 mod keys;
+mod lease;
 mod letter;
 mod link;
 mod pause;
@@ -19,7 +21,11 @@ mod post;
 mod presence;
 mod private;
 mod promote;
+mod orphans;
+mod portion;
+mod process;
 mod publish;
+mod quarantine;
 mod reply;
 mod returns;
 mod scripts;
@@ -33,6 +39,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use redis::{RedisError, RedisResult};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
 pub use call::ENTRY_FIELDS_MAX;
@@ -58,7 +65,8 @@ use keys::Keys;
 use link::{Keeper, Link};
 use post::Post;
 use presence::Presence;
-use returns::{Returns, Search};
+use quarantine::Quarantine;
+use returns::Returns;
 use trouble::Trouble;
 use wake::Wake;
 
@@ -109,6 +117,8 @@ pub struct Broker {
     link: Link,
     name: String,
     delays: Arc<Delays>,
+    /// Lets one handler at a time run a message alone that may have killed a host.
+    cell: Arc<Semaphore>,
     _keeper: Keeper,
 }
 
@@ -168,8 +178,8 @@ impl Broker {
     ) -> Result<Self, BrokerError> {
         let connector = Arc::new(Connector::new(settings, name)?);
         let (link, keeper) = Link::open(connector.clone(), stop).await?;
-        let delays = Arc::new(Delays::new(link.clone()));
-        Ok(Self { connector, link, name: name.to_owned(), delays, _keeper: keeper })
+        let (delays, cell) = (Arc::new(Delays::new(link.clone())), Arc::new(Semaphore::new(1)));
+        Ok(Self { connector, link, name: name.to_owned(), delays, cell, _keeper: keeper })
     }
 
     /// Where it is, without secrets.
@@ -197,14 +207,15 @@ impl Broker {
         let link = self.link.clone();
         let claiming = async || {
             let sign = presence::Teller { plugin: plugin.clone(), figures: figures.clone() };
-            Presence::claim(link.clone(), &keys, &self.name, sign).await
+            let name = (handler.group.clone(), &*self.name);
+            Presence::claim(link.clone(), &keys, name, sign).await
         };
-        let (consumer, presence) = self.patiently(&place, &stop, claiming).await?;
+        let presence = self.patiently(&place, &stop, claiming).await?;
         let post = Post {
             link,
             handler: handler.clone(),
+            consumer: presence.name(),
             keys,
-            consumer,
             plugin,
             held: Arc::default(),
             figures,
@@ -227,11 +238,15 @@ impl Broker {
         let mut chores = JoinSet::new();
         chores.spawn(presence.clone().show());
         chores.spawn(post.clone().watch_for_pauses());
-        let closing = Closing { writing: tokio::spawn(writing), chores, presence };
-        let (consumer, valve) = (post.consumer.clone(), post.valve.clone());
-        let returns = Returns { post: post.clone(), search: Search::default() };
+        chores.spawn(lease::keep(post.clone()));
+        let (consumer, valve) = (post.consumer.now().to_string(), post.valve.clone());
+        let (mine, cell) = ((post.clone(), presence.clone()), self.cell.clone());
+        let quarantine = |claims| Quarantine::new(mine.0, mine.1, claims, cell);
+        let returns = Returns::new(post.clone(), presence.clone(), settler.clone(), quarantine);
+        let writing = tokio::spawn(writing);
+        let closing = Closing { writing, chores, presence: presence.clone() };
         let connector = self.connector.clone();
-        let feed = Feed { post, connector, returns, stop, state: State::default() };
+        let feed = Feed { post, connector, presence, returns, stop, state: State::default() };
         Subscription { feed, settler, valve, consumer, closing }
     }
 

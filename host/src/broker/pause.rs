@@ -9,7 +9,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::keys::Keys;
 use super::post::Post;
-use super::returns::server_millis;
+use super::reply::server_millis;
 use super::valve::Hold;
 use super::{Broker, BrokerError};
 use crate::manifest::Handler;

@@ -9,6 +9,7 @@ use super::delay::Delays;
 use super::keys::Keys;
 use super::letter::{ADDED, Death, epitaph};
 use super::link::Link;
+use super::presence::Name;
 use super::valve::Valve;
 use super::wake::Wake;
 use crate::figures::Figures;
@@ -20,7 +21,7 @@ pub(super) struct Post {
     pub link: Link,
     pub handler: Handler,
     pub keys: Keys,
-    pub consumer: String,
+    pub consumer: Name,
     /// The digest of the plugin that handles messages.
     pub plugin: Arc<str>,
     /// What is in hand.

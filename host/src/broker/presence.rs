@@ -1,21 +1,26 @@
 //! Being known to be alive: a key with an expiry for each consumer, and a name nobody else has.
 //!
 //! The key tells other hosts whose entries to leave alone, and `status` what
-//! runs where. It ends by itself soon after its host does.
+//! runs where. It ends by itself soon after its host does. It is only ever set where there
+//! is none, or this host's own, or that of a process seen to be dead.
 
-use std::fs;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::{RedisResult, Value};
+use redis::{RedisResult, RedisWrite, ToRedisArgs, Value};
 use serde::{Deserialize, Serialize};
+use tokio::time::MissedTickBehavior;
 
 use super::keys::Keys;
 use super::link::Link;
+use super::process::Process;
+use super::scripts::Lua;
 use crate::figures::{Figures, read};
+use crate::message::MessageId;
 
 /// A host that is silent for this long counts as dead.
-const LIFETIME: Duration = Duration::from_secs(15);
+pub(super) const LIFETIME: Duration = Duration::from_secs(15);
 
 /// How often a host shows itself.
 const EVERY: Duration = Duration::from_secs(5);
@@ -29,6 +34,9 @@ const NAMES: u32 = 1000;
 pub struct Sign {
     /// The process, in words that only mean something on its own machine.
     pub process: Process,
+    /// What no other process has.
+    #[serde(default)]
+    pub token: String,
     /// Tidegate's version.
     pub version: String,
     /// The digest of the plugin that handles messages.
@@ -43,55 +51,41 @@ pub struct Sign {
     pub rate: f64,
 }
 
-/// What tells one process from another, for whoever shares its machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Process {
-    /// The machine's boot and the process namespace in it.
-    machine: String,
-    pid: u32,
-    /// When it started, in the kernel's ticks: pids are used again.
-    started: String,
-}
+/// The name that a handler reads under in this host. It changes only when it turns out to be
+/// another host's as well; clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Name(Arc<Mutex<Arc<str>>>);
 
-impl Process {
-    fn this() -> Self {
-        let pid = std::process::id();
-        Self { machine: machine(), pid, started: started(pid).unwrap_or_default() }
+impl Name {
+    /// The name as it is now.
+    pub(super) fn now(&self) -> Arc<str> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether it can be told for sure that this process is no more.
-    fn is_gone(&self) -> bool {
-        !self.machine.is_empty()
-            && self.machine == machine()
-            && started(self.pid).as_deref() != Some(&self.started)
+    fn set(&self, name: &str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = name.into();
     }
 }
 
-/// Names the scope in which a pid means something; empty where that cannot be told.
-fn machine() -> String {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    let namespace = fs::read_link("/proc/self/ns/pid");
-    match (boot, namespace) {
-        (Ok(boot), Ok(namespace)) => format!("{} {}", boot.trim(), namespace.display()),
-        _ => String::new(),
+impl ToRedisArgs for Name {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        out.write_arg(self.now().as_bytes());
     }
-}
-
-/// The start time of a process, the 22nd field of `/proc/PID/stat` (proc(5)).
-fn started(pid: u32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let after_name = stat.rsplit_once(") ")?.1;
-    let mut fields = after_name.split(' ');
-    let state = fields.next()?;
-    // A zombie has ended; only its parent has not looked.
-    if state == "Z" { None } else { fields.nth(18).map(str::to_owned) }
 }
 
 /// The consumer name of one handler in this host, held by its key.
 pub(super) struct Presence {
     link: Link,
-    key: String,
+    keys: Keys,
+    group: Arc<str>,
+    wanted: String,
+    token: String,
     teller: Teller,
+    name: Name,
+    /// The name is another host's as well.
+    contested: AtomicBool,
+    /// A host of this name died, and not all that it held is back yet.
+    inherits: AtomicBool,
 }
 
 /// What a host has to tell of one handler.
@@ -100,44 +94,102 @@ pub(super) struct Teller {
     pub figures: Arc<Figures>,
 }
 
+/// What came of trying to hold a name.
+enum Hold {
+    /// It is held; nobody died under it.
+    Ours,
+    /// It is held; a host of this name, be it this one, never said that it leaves.
+    OursAgain,
+    /// Another host has it, with this sign.
+    Others(Vec<u8>),
+}
+
 impl Presence {
     /// Takes the wanted name, or with a number behind it where another live host has it.
     pub(super) async fn claim(
         link: Link,
         keys: &Keys,
-        wanted: &str,
+        (group, wanted): (Arc<str>, &str),
         teller: Teller,
-    ) -> RedisResult<(String, Self)> {
-        let mut presence = Self { link, key: String::new(), teller };
+    ) -> RedisResult<Self> {
+        let presence = Self {
+            link,
+            keys: keys.clone(),
+            group,
+            wanted: wanted.to_owned(),
+            token: format!("{:032x}", fastrand::u128(..)),
+            teller,
+            name: Name::default(),
+            contested: AtomicBool::new(false),
+            inherits: AtomicBool::new(false),
+        };
+        presence.find_name().await?;
+        Ok(presence)
+    }
+
+    /// The name, now and in time to come.
+    pub(super) fn name(&self) -> Name {
+        self.name.clone()
+    }
+
+    /// Whether another host has shown itself under this name: nothing more may be read under it.
+    pub(super) fn is_contested(&self) -> bool {
+        self.contested.load(Ordering::Acquire)
+    }
+
+    /// Whether what is pending under this name was in flight when a host died.
+    pub(super) fn inherits(&self) -> bool {
+        self.inherits.load(Ordering::Acquire)
+    }
+
+    /// Notes that all that an earlier host of this name held is back.
+    pub(super) fn has_inherited(&self) {
+        self.inherits.store(false, Ordering::Release);
+    }
+
+    /// Leaves a contested name to the other host and takes another. Gives the old one.
+    pub(super) async fn rename(&self) -> RedisResult<Arc<str>> {
+        let old = self.name.now();
+        self.find_name().await?;
+        self.contested.store(false, Ordering::Release);
+        Ok(old)
+    }
+
+    async fn find_name(&self) -> RedisResult<()> {
+        let wanted = &self.wanted;
         for number in 1..=NAMES {
-            let name = if number == 1 { wanted.to_owned() } else { format!("{wanted}-{number}") };
-            presence.key = keys.live(&name);
-            if presence.take().await? {
-                return Ok((name, presence));
+            let name = if number == 1 { wanted.clone() } else { format!("{wanted}-{number}") };
+            if self.take(&name).await? {
+                self.name.set(&name);
+                return Ok(());
             }
         }
         let text = format!("{NAMES} live hosts are named `{wanted}`; set another `name` in [host]");
         Err(redis::make_extension_error("NAMETAKEN".into(), Some(text)))
     }
 
-    async fn take(&self) -> RedisResult<bool> {
-        if self.link.query(self.setting(0.0).arg("NX")).await? == Value::Okay {
-            return Ok(true);
+    async fn take(&self, name: &str) -> RedisResult<bool> {
+        let mut held = self.hold(name, 0.0, b"").await?;
+        if let Hold::Others(told) = &held
+            && read_sign(told).is_some_and(|sign| sign.process.is_gone())
+        {
+            // Whoever else saw it dead may have been quicker: then the sign is another by now.
+            held = self.hold(name, 0.0, told).await?;
         }
-        let holder = self.link.query(redis::cmd("GET").arg(&self.key)).await?;
-        let gone = match sign(&holder) {
-            Some(sign) => sign.process.is_gone(),
-            None => false,
-        };
-        if gone {
-            self.link.query(&self.setting(0.0)).await?;
+        match held {
+            Hold::Ours => Ok(true),
+            Hold::OursAgain => {
+                self.inherits.store(true, Ordering::Release);
+                Ok(true)
+            }
+            Hold::Others(_) => Ok(false),
         }
-        Ok(gone)
     }
 
     /// Shows the host to be alive until the task is ended.
     pub(super) async fn show(self: Arc<Self>) {
         let mut every = tokio::time::interval(EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut before = read(&self.teller.figures.handled);
         every.tick().await;
         loop {
@@ -145,29 +197,67 @@ impl Presence {
             let now = read(&self.teller.figures.handled);
             let rate = (now - before) as f64 / EVERY.as_secs_f64();
             before = now;
-            if let Err(error) = self.link.query(&self.setting(rate)).await {
+            if let Err(error) = self.affirm(rate).await {
                 tracing::debug!(%error, "cannot show that this host is alive");
             }
         }
     }
 
-    /// Says that this host is done, so that no one waits for its key to end.
-    pub(super) async fn leave(&self) {
-        let _ = self.link.query(redis::cmd("DEL").arg(&self.key)).await;
+    /// Shows the host to be alive, and sees whether its name is still its own.
+    pub(super) async fn affirm(&self, rate: f64) -> RedisResult<()> {
+        if self.is_contested() {
+            return Ok(());
+        }
+        let name = self.name.now();
+        match self.hold(&name, rate, b"").await? {
+            Hold::Ours | Hold::OursAgain => {}
+            Hold::Others(_) => {
+                tracing::error!(consumer = %name, stream = self.keys.stream, group = %self.group,
+                    "another host has this name by now, as if this one had been dead; going on under another name");
+                self.contested.store(true, Ordering::Release);
+            }
+        }
+        Ok(())
     }
 
-    fn setting(&self, rate: f64) -> redis::Cmd {
-        let told = serde_json::to_string(&self.teller.sign(rate)).expect("a sign is plain JSON");
-        let mut setting = redis::cmd("SET");
-        setting.arg(&self.key).arg(told).arg("PX").arg(LIFETIME.as_millis() as u64);
-        setting
+    /// Says that this host is done, so that no one waits for its key to end.
+    pub(super) async fn leave(&self) {
+        let name = self.name.now();
+        let _ = self.link.query(&self.acquitting(&[])).await;
+        let keys = [&*self.keys.live(&name), &*self.keys.hosts, &*self.keys.stream];
+        let mut leaving = Lua::Leave.call(&keys);
+        leaving.arg(&*name).arg(&self.token).arg(&*self.group);
+        let _ = self.link.query(leaving.arg(if self.inherits() { "" } else { "done" })).await;
+    }
+
+    /// A request to forget the deaths of entries that let their host live, and of those settled.
+    pub(super) fn acquitting(&self, survivors: &[MessageId]) -> redis::Cmd {
+        let mut acquitting = Lua::Acquit.call(&[&self.keys.stream, &self.keys.deaths]);
+        acquitting.arg(&*self.group).arg(&self.name);
+        for id in survivors {
+            acquitting.arg(id.to_string());
+        }
+        acquitting
+    }
+
+    async fn hold(&self, name: &str, rate: f64, dead: &[u8]) -> RedisResult<Hold> {
+        let sign = self.teller.sign(rate, &self.token);
+        let told = serde_json::to_string(&sign).expect("a sign is plain JSON");
+        let mut holding = Lua::Sign.call(&[&*self.keys.live(name), &*self.keys.hosts]);
+        holding.arg(name).arg(told).arg(LIFETIME.as_millis() as u64).arg(&self.token).arg(dead);
+        Ok(match self.link.query(&holding).await? {
+            Value::Int(1) => Hold::Ours,
+            Value::BulkString(told) => Hold::Others(told),
+            _ => Hold::OursAgain,
+        })
     }
 }
 
 impl Teller {
-    fn sign(&self, rate: f64) -> Sign {
+    fn sign(&self, rate: f64, token: &str) -> Sign {
         Sign {
             process: Process::this(),
+            token: token.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             plugin: self.plugin.to_string(),
             handled: read(&self.figures.handled),
@@ -181,22 +271,11 @@ impl Teller {
 /// What a live key tells, if it can be read.
 pub(super) fn sign(value: &Value) -> Option<Sign> {
     match value {
-        Value::BulkString(told) => serde_json::from_slice(told).ok(),
+        Value::BulkString(told) => read_sign(told),
         _ => None,
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn this_process_is_not_gone_and_one_of_its_pid_that_started_earlier_is() {
-        let this = Process::this();
-        assert!(!this.is_gone());
-        let earlier = Process { started: "1".into(), ..this.clone() };
-        assert!(earlier.is_gone());
-        let elsewhere = Process { machine: "another".into(), ..earlier };
-        assert!(!elsewhere.is_gone(), "what cannot be known is taken to live");
-    }
+fn read_sign(told: &[u8]) -> Option<Sign> {
+    serde_json::from_slice(told).ok()
 }

@@ -157,7 +157,7 @@ impl Promoter {
         }
         let mut before = std::mem::take(&mut self.targets);
         for row in announced {
-            let at = super::returns::number(&row.value);
+            let at = super::reply::number(&row.value);
             let stream = String::from_utf8_lossy(&row.name).into_owned();
             let target = before.remove(&stream).unwrap_or_else(Target::new);
             self.targets.insert(stream, target.announced_at(at));

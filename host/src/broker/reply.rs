@@ -122,6 +122,19 @@ pub(super) fn integer(command: &'static str, reply: &Value) -> Result<i64, Unexp
     }
 }
 
+/// The number that digits stand for, such as a score; 0 for what is none.
+pub(super) fn number(digits: &[u8]) -> u64 {
+    std::str::from_utf8(digits).ok().and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0) as u64
+}
+
+/// The answer to `TIME`, in milliseconds.
+pub(super) fn server_millis(answer: Value) -> Result<u64, UnexpectedReply> {
+    let mut parts = array("TIME", answer)?.into_iter();
+    let mut part = || bytes("TIME", parts.next().unwrap_or_default());
+    let (seconds, micros) = (number(&part()?), number(&part()?));
+    Ok(seconds * 1000 + micros / 1000)
+}
+
 pub(super) fn id(command: &'static str, reply: &Value) -> Result<MessageId, UnexpectedReply> {
     let Value::BulkString(bytes) = reply else {
         return Err(UnexpectedReply::new(command, reply));

@@ -17,14 +17,19 @@ pub(super) enum Lua {
     Promote,
     Register,
     Forget,
+    Sign,
+    Leave,
+    Renew,
+    Acquit,
 }
 
 /// The hashes that Redis knows the scripts by, in the order of [`Lua::ALL`].
-static HASHES: LazyLock<[String; Lua::ALL.len()]> =
-    LazyLock::new(|| Lua::ALL.map(|lua| Script::new(lua.source()).get_hash().to_owned()));
+static HASHES: LazyLock<Vec<String>> = LazyLock::new(|| {
+    Lua::ALL.iter().map(|lua| Script::new(lua.source()).get_hash().to_owned()).collect()
+});
 
 impl Lua {
-    const ALL: [Self; 10] = [
+    const ALL: &[Self] = &[
         Self::Settle,
         Self::Park,
         Self::Bury,
@@ -35,6 +40,10 @@ impl Lua {
         Self::Promote,
         Self::Register,
         Self::Forget,
+        Self::Sign,
+        Self::Leave,
+        Self::Renew,
+        Self::Acquit,
     ];
 
     fn source(self) -> &'static str {
@@ -55,6 +64,10 @@ impl Lua {
             }
             Self::Register => include_str!("scripts/register.lua"),
             Self::Forget => include_str!("scripts/forget.lua"),
+            Self::Sign => include_str!("scripts/sign.lua"),
+            Self::Leave => include_str!("scripts/leave.lua"),
+            Self::Renew => include_str!("scripts/renew.lua"),
+            Self::Acquit => include_str!("scripts/acquit.lua"),
         }
     }
 

@@ -39,9 +39,13 @@ impl Settler {
     /// Waits while too many others wait to be written. Should the host end
     /// first, the entry stays pending and is delivered again.
     pub async fn settle(&self, delivery: Delivery, settlement: Settlement) {
-        let Delivery { message, receipt, .. } = delivery;
         // The queue closes only with the host.
-        let _ = self.0.send(Item { message, receipt, settlement, progress: Progress::Due }).await;
+        let _ = self.0.send(item(delivery, settlement)).await;
+    }
+
+    /// As [`Self::settle`], but leaves the entry pending where that would have to wait.
+    pub(super) fn settle_at_once(&self, delivery: Delivery, settlement: Settlement) {
+        let _ = self.0.try_send(item(delivery, settlement));
     }
 }
 
@@ -159,8 +163,10 @@ impl Clerk {
     /// The next best settlement for one that Redis refuses for good; the message is not lost over it.
     fn refused(&self, item: Item, error: &str) -> Option<Item> {
         let id = item.receipt.id();
-        tracing::error!(handler = %self.post.handler.name, stream = %self.post.keys.stream, message_id = %id,
-            error, "Redis refuses the settlement");
+        if item.progress != Progress::Refused {
+            tracing::error!(handler = %self.post.handler.name, stream = %self.post.keys.stream, message_id = %id,
+                error, "Redis refuses the settlement");
+        }
         let attempt = item.attempt();
         let settlement = match item.settlement {
             Settlement::Acknowledge(_) => {
@@ -170,6 +176,10 @@ impl Clerk {
                     attempt,
                     Draw(fastrand::f64()),
                 )
+            }
+            // Without a body it cannot wait among the retries: it waits here.
+            Settlement::Bury { reason: Reason::Trimmed, .. } => {
+                return Some(Item { progress: Progress::Refused, ..item });
             }
             Settlement::Bury { .. } => {
                 let error = format!("dead letter refused: {error}");
@@ -268,6 +278,12 @@ impl Clerk {
             tracing::warn!(handler = %self.post.handler.name, %error, "a notice was not published");
         }
     }
+}
+
+fn item(delivery: Delivery, settlement: Settlement) -> Item {
+    let Delivery { message, mut receipt, .. } = delivery;
+    receipt.decided();
+    Item { message, receipt, settlement, progress: Progress::Due }
 }
 
 fn trimmed(item: Item) -> Item {

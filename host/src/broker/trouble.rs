@@ -76,6 +76,18 @@ impl Trouble {
         }
     }
 
+    /// Whether it says nothing of requests other than the one that was refused.
+    pub(super) fn is_of_one_request(self) -> bool {
+        match self {
+            Self::Refused | Self::WrongType | Self::ScriptsGone | Self::Other => true,
+            Self::Unreachable
+            | Self::NotReady
+            | Self::Demoted
+            | Self::Unwritable
+            | Self::GroupGone => false,
+        }
+    }
+
     /// Whether the connection that gave the error is of no more use.
     pub(super) fn ends_connection(self) -> bool {
         match self {

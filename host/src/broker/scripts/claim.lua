@@ -1,30 +1,51 @@
 -- Takes over entries from the consumer that is thought to hold them.
 --
--- KEYS  stream, failures, waiting
--- ARGV  group, new consumer, consumer that must hold them now, the waiting consumer, ids…
--- Gives two lists: the entries taken, each as {id, fields, recorded failures or ''},
--- and the ids whose bodies were trimmed; those stay pending, to be buried.
+-- KEYS  stream, failures, waiting, deaths
+-- ARGV  group, new consumer, consumer that must hold them now, the waiting consumer,
+--       terms, bytes at most, ids…
+-- Terms
+--   'crowd'  entries that may run beside others: suspects are only named
+--   'alone'  entries that run alone: suspects too
+--   'died'   as 'alone', of a host that died: one more death is counted for each
+-- Gives four lists and a number: the entries taken, each as {id, fields, recorded failures
+-- or '', deaths}; the ids whose bodies were trimmed, which stay pending, to be buried; the
+-- suspects that were left; and how many of the ids were looked at: the rest is left for
+-- another call, once the entries taken have so many bytes.
 --
--- An entry that someone else has taken or settled meanwhile is left alone; it no longer waits.
+-- A suspect is an entry with a death counted: it was in flight when its host died, and is
+-- put to run alone. An entry that someone else has taken or settled meanwhile is left
+-- alone; it no longer waits.
 local group, taker, holder, waiting = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local taken, trimmed = {}, {}
+local terms, budget = ARGV[5], tonumber(ARGV[6])
+local taken, trimmed, suspects = {}, {}, {}
+local bytes, seen = 0, 0
 
 local function forget(id)
   redis.call('ZREM', KEYS[3], id)
   redis.call('HDEL', KEYS[2], id)
+  redis.call('HDEL', KEYS[4], id)
 end
 
 local function take(id)
   if #redis.call('XRANGE', KEYS[1], id, id) == 0 then
+    redis.call('HDEL', KEYS[4], id)
     trimmed[#trimmed + 1] = id
     return
   end
-  local entry = redis.call('XCLAIM', KEYS[1], group, taker, 0, id)[1]
+  local deaths = tonumber(redis.call('HGET', KEYS[4], id) or 0)
+  if terms == 'crowd' and deaths > 0 then
+    suspects[#suspects + 1] = id
+    return
+  end
+  if terms == 'died' then deaths = redis.call('HINCRBY', KEYS[4], id, 1) end
+  local fields = redis.call('XCLAIM', KEYS[1], group, taker, 0, id)[1][2]
   redis.call('ZREM', KEYS[3], id)
-  taken[#taken + 1] = { id, entry[2], redis.call('HGET', KEYS[2], id) or '' }
+  for _, text in ipairs(fields) do bytes = bytes + #text end
+  taken[#taken + 1] = { id, fields, redis.call('HGET', KEYS[2], id) or '', deaths }
 end
 
-for at = 5, #ARGV do
+for at = 7, #ARGV do
+  if bytes >= budget then break end
   local id = ARGV[at]
   local pending = redis.call('XPENDING', KEYS[1], group, id, id, 1)[1]
   if not pending then
@@ -34,5 +55,6 @@ for at = 5, #ARGV do
   elseif pending[2] ~= waiting then
     redis.call('ZREM', KEYS[3], id)
   end
+  seen = seen + 1
 end
-return { taken, trimmed }
+return { taken, trimmed, suspects, seen }
