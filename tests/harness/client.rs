@@ -150,6 +150,11 @@ impl Redis {
         self.ask(&format!("XLEN {stream}"))
     }
 
+    #[track_caller]
+    pub fn exists(&mut self, key: &str) -> bool {
+        self.ask(&format!("EXISTS {key}"))
+    }
+
     /// How many entries a group has read and not settled; none while there is no such group.
     pub fn pending(&mut self, stream: &str, group: &str) -> usize {
         let line = format!("XPENDING {stream} {group}");
