@@ -12,7 +12,7 @@ use redis::{RedisResult, RedisWrite, ToRedisArgs, Value};
 use serde::{Deserialize, Serialize};
 use tokio::time::MissedTickBehavior;
 
-use super::keys::Keys;
+use super::keys::{Keys, WAITING};
 use super::link::Link;
 use super::process::Process;
 use super::scripts::Lua;
@@ -233,7 +233,7 @@ impl Presence {
     /// A request to forget the deaths of entries that let their host live, and of those settled.
     pub(super) fn acquitting(&self, survivors: &[MessageId]) -> redis::Cmd {
         let mut acquitting = Lua::Acquit.call(&[&self.keys.stream, &self.keys.deaths]);
-        acquitting.arg(&*self.group).arg(&self.name);
+        acquitting.arg(&*self.group).arg(&self.name).arg(WAITING);
         for id in survivors {
             acquitting.arg(id.to_string());
         }

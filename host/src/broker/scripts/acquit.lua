@@ -2,14 +2,16 @@
 -- since and let their host live, and of those that are settled.
 --
 -- KEYS  stream, deaths
--- ARGV  group, consumer that must hold the survivors if they are still pending, survivors' ids…
+-- ARGV  group, consumer that must hold the survivors if they are still pending, the waiting
+--       consumer, which may have them by now, survivors' ids…
 -- Gives how many were forgotten.
-local group, consumer = ARGV[1], ARGV[2]
+local group, consumer, waiting = ARGV[1], ARGV[2], ARGV[3]
 local survived, forgotten = {}, 0
-for at = 3, #ARGV do survived[ARGV[at]] = true end
+for at = 4, #ARGV do survived[ARGV[at]] = true end
 for _, id in ipairs(redis.call('HKEYS', KEYS[2])) do
   local pending = redis.call('XPENDING', KEYS[1], group, id, id, 1)[1]
-  if not pending or (survived[id] and pending[2] == consumer) then
+  local owner = pending and pending[2]
+  if not pending or (survived[id] and (owner == consumer or owner == waiting)) then
     forgotten = forgotten + redis.call('HDEL', KEYS[2], id)
   end
 end
