@@ -4,6 +4,7 @@
 //! metrics. Counting takes no lock, but for the one of the latency histogram,
 //! which is taken once a batch.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -38,6 +39,7 @@ pub struct Figures {
     /// Time spent in the plugin, in nanoseconds.
     busy: AtomicU64,
     buried: [AtomicU64; Reason::ALL.len()],
+    troubles: Mutex<BTreeMap<&'static str, u64>>,
     latency: Mutex<Latency>,
 }
 
@@ -80,6 +82,16 @@ impl Figures {
     /// Counts a burial.
     pub(crate) fn bury(&self, reason: Reason) {
         add(&self.buried[reason as usize], 1);
+    }
+
+    /// Counts a request that Redis refused or did not answer, by the word for why.
+    pub(crate) fn trouble(&self, word: &'static str) {
+        *self.troubles.lock().expect("no one panics while counting").entry(word).or_default() += 1;
+    }
+
+    /// How often Redis refused or did not answer a request, by the word for why.
+    pub fn troubles(&self) -> BTreeMap<&'static str, u64> {
+        self.troubles.lock().expect("no one panics while counting").clone()
     }
 
     /// Records the time from append to acknowledgement of a batch of messages.

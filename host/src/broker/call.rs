@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::Cmd;
+use redis::{Cmd, RedisResult, Value};
 
 use super::delay;
 use super::keys::WAITING;
 use super::letter::{ADDED, Death, cut};
-use super::post::Post;
+use super::post::{Acknowledge, Post};
 use super::scripts::Lua;
 use crate::message::{Attempt, Field, Message, Receipt};
 use crate::outcome::{Entry, Notice, Output, Reason, Settlement};
@@ -32,21 +32,40 @@ pub(super) struct Item {
     pub message: Message,
     pub receipt: Receipt,
     pub settlement: Settlement,
+    pub cost: Cost,
     pub progress: Progress,
+    /// What it takes up while it waits to be written.
+    pub bytes: u32,
 }
 
-/// How far a settlement has come that one step cannot make.
+/// How far a settlement has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
     /// Nothing is written yet.
     Due,
     /// It was refused, and a person was told; nothing is written yet.
     Refused,
-    /// Its dead letter is written, its acknowledgement is not.
-    LetterWritten,
+}
+
+/// What a wait costs a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cost {
+    /// One of its attempts: it failed.
+    Attempt,
+    /// Nothing: that it cannot be settled is not its fault.
+    Nothing,
 }
 
 impl Item {
+    pub(super) fn new(message: Message, receipt: Receipt, settlement: Settlement) -> Self {
+        let (cost, progress) = (Cost::Attempt, Progress::Due);
+        let mut item = Self { message, receipt, settlement, cost, progress, bytes: 0 };
+        let notices = item.notices().map(|notice| notice.payload.len()).sum::<usize>();
+        let bytes = size(&item.message.fields) + item.weight().1 + notices;
+        item.bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        item
+    }
+
     /// Whether its dead letter has more fields than a script can hand to `XADD`.
     fn is_long(&self) -> bool {
         self.message.fields.len() + ADDED > ENTRY_FIELDS_MAX
@@ -54,6 +73,17 @@ impl Item {
 
     pub(super) fn attempt(&self) -> Attempt {
         self.receipt.attempt()
+    }
+
+    /// The streams it writes to beside its own, each once, in order.
+    pub(super) fn targets<'a>(&'a self, post: &'a Post) -> Vec<&'a str> {
+        if let Settlement::Bury { .. } = self.settlement {
+            return vec![&post.handler.dead_letter];
+        }
+        let mut streams: Vec<_> = self.entries().map(|entry| entry.stream.as_str()).collect();
+        streams.sort_unstable();
+        streams.dedup();
+        streams
     }
 
     fn outputs(&self) -> &[Output] {
@@ -79,15 +109,16 @@ impl Item {
 
     /// How many values and bytes its outputs add to a call of a script.
     fn weight(&self) -> (usize, usize) {
-        let fields = || self.entries().flat_map(|entry| &entry.fields);
-        let bytes = fields().map(|field| field.name.len() + field.value.len()).sum();
-        (2 + 3 * self.entries().count() + 2 * fields().count(), bytes)
+        let fields = self.entries().map(|entry| entry.fields.len()).sum::<usize>();
+        let bytes = self.entries().map(|entry| size(&entry.fields)).sum();
+        (2 + 3 * self.entries().count() + 2 * fields, bytes)
     }
 }
 
 /// A request to Redis and the settlements it carries.
 pub(super) struct Call {
-    pub command: Cmd,
+    /// Sent together; the last one's answer counts.
+    pub commands: Vec<Cmd>,
     pub kind: Kind,
     pub items: Vec<Item>,
 }
@@ -104,14 +135,39 @@ impl Call {
 /// How the answer to a call reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// One number for all: how many were pending.
-    Plain,
-    /// A list, one status for each.
+    /// One number for all: how many were pending (`XACK`).
+    Counted,
+    /// A list, for each whether it was pending (`XACKDEL`).
+    Deleted,
+    /// A list of a script, one status for each.
     Each,
-    /// One status.
+    /// One status of a script.
     One,
-    /// The id of a dead letter whose message is still to be acknowledged.
-    Letter,
+    /// The answers of a transaction, a status the last.
+    Transaction,
+}
+
+impl Call {
+    /// Of the answers to its commands the one that counts: the last, or the first that is an error.
+    pub(super) fn answer(&self, replies: Vec<RedisResult<Value>>) -> RedisResult<Value> {
+        let mut last = Value::Nil;
+        for reply in replies {
+            last = reply?;
+        }
+        match (self.kind, last) {
+            (Kind::Transaction, Value::Array(replies)) => {
+                let mut status = Value::Nil;
+                for reply in replies {
+                    status = match reply {
+                        Value::ServerError(error) => return Err(error.into()),
+                        other => other,
+                    };
+                }
+                Ok(status)
+            }
+            (_, answer) => Ok(answer),
+        }
+    }
 }
 
 impl Post {
@@ -126,9 +182,6 @@ impl Post {
                 }
                 Settlement::Acknowledge(_) | Settlement::Skip => scripted.push(item),
                 Settlement::Later { .. } => waits.push(item),
-                Settlement::Bury { .. } if item.progress == Progress::LetterWritten => {
-                    scripted.push(item);
-                }
                 Settlement::Bury { .. } => burials.push(item),
             }
         }
@@ -145,12 +198,20 @@ impl Post {
     }
 
     fn acknowledge(&self, items: Vec<Item>) -> Call {
-        let mut command = redis::cmd("XACK");
+        let by = self.acknowledges_by();
+        let mut command = redis::cmd(by.command());
         command.arg(&self.keys.stream).arg(&*self.handler.group);
+        let kind = match by {
+            Acknowledge::Only => Kind::Counted,
+            Acknowledge::AndDelete => {
+                command.arg("ACKED").arg("IDS").arg(items.len());
+                Kind::Deleted
+            }
+        };
         for item in &items {
             command.arg(item.receipt.id().to_string());
         }
-        Call { command, kind: Kind::Plain, items }
+        Call { commands: vec![command], kind, items }
     }
 
     fn write(&self, items: Vec<Item>) -> Call {
@@ -172,8 +233,9 @@ impl Post {
         keys.extend(written.iter().map(|key| &**key));
         let mut command = Lua::Settle.call(&keys);
         command.arg(&*self.handler.group).arg(&self.consumer);
+        command.arg(self.acknowledges_by().command());
         append(&mut command, &values);
-        Call { command, kind: Kind::Each, items }
+        Call { commands: vec![command], kind: Kind::Each, items }
     }
 
     fn park(&self, items: Vec<Item>) -> Call {
@@ -182,35 +244,48 @@ impl Post {
         command.arg(&*self.handler.group).arg(&self.consumer).arg(WAITING);
         for item in &items {
             if let Settlement::Later { delay, error } = &item.settlement {
-                command.arg(item.receipt.id().to_string()).arg(item.attempt().number());
+                let failures = match item.cost {
+                    Cost::Attempt => item.attempt().number(),
+                    Cost::Nothing => item.attempt().number() - 1,
+                };
+                command.arg(item.receipt.id().to_string()).arg(failures);
                 command.arg(delay.as_millis() as u64).arg(cut(error, ERROR_BYTES));
             }
         }
-        Call { command, kind: Kind::Each, items }
+        Call { commands: vec![command], kind: Kind::Each, items }
     }
 
     fn bury(&self, item: Item) -> Call {
-        let keys = [
-            &*self.keys.stream,
-            &*self.keys.failures,
-            &*self.keys.waiting,
-            &*self.handler.dead_letter,
-        ];
-        let mut command = Lua::Bury.call(&keys);
-        command.arg(&*self.handler.group);
-        if let Settlement::Bury { reason, .. } = &item.settlement {
-            command.arg(&*self.holder(*reason)).arg(item.receipt.id().to_string());
-        }
+        let mut command = Lua::Bury.call(&self.burial_keys());
+        self.grave(&mut command, &item);
         self.letter(&mut command, &item);
-        Call { command, kind: Kind::One, items: vec![item] }
+        Call { commands: vec![command], kind: Kind::One, items: vec![item] }
     }
 
-    /// Buries an entry in two steps: after a crash or a lost reply in between, its letter is written again.
+    /// Buries an entry whose letter is too long for a script: the letter is written, and a script
+    /// acknowledges the entry or takes the letter back, in one transaction.
     fn bury_long(&self, item: Item) -> Call {
-        let mut command = redis::cmd("XADD");
-        command.arg(&*self.handler.dead_letter).arg("*");
-        self.letter(&mut command, &item);
-        Call { command, kind: Kind::Letter, items: vec![item] }
+        let mut writing = redis::cmd("XADD");
+        writing.arg(&*self.handler.dead_letter).arg("*");
+        self.letter(&mut writing, &item);
+        let mut sealing = Lua::Seal.spell_out(&self.burial_keys());
+        self.grave(&mut sealing, &item);
+        sealing.arg(ADDED);
+        let commands = vec![redis::cmd("MULTI"), writing, sealing, redis::cmd("EXEC")];
+        Call { commands, kind: Kind::Transaction, items: vec![item] }
+    }
+
+    fn burial_keys(&self) -> [&str; 4] {
+        let keys = &self.keys;
+        [&keys.stream, &keys.failures, &keys.waiting, &self.handler.dead_letter]
+    }
+
+    /// Which entry is buried: what bury.lua and seal.lua are told alike.
+    fn grave(&self, command: &mut Cmd, item: &Item) {
+        if let Settlement::Bury { reason, .. } = &item.settlement {
+            command.arg(&*self.handler.group).arg(&*self.holder(*reason));
+            command.arg(item.receipt.id().to_string()).arg(self.acknowledges_by().command());
+        }
     }
 
     fn letter(&self, command: &mut Cmd, item: &Item) {
@@ -232,6 +307,10 @@ impl Post {
 /// Whether nothing but `XACK` is needed: no output to write or to publish, no failure to forget.
 fn is_plain(item: &Item) -> bool {
     item.attempt() == Attempt::FIRST && item.outputs().is_empty()
+}
+
+fn size(fields: &[Field]) -> usize {
+    fields.iter().map(|field| field.name.len() + field.value.len()).sum()
 }
 
 pub(super) fn fields(command: &mut Cmd, fields: &[Field]) {

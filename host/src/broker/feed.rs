@@ -11,9 +11,10 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, RedisResult, Value};
 use tokio::time::timeout;
 
+use super::capability::Ability;
 use super::connect::{Backoff, Connector, Replies};
 use super::lease;
-use super::portion::Portion;
+use super::portion::{Portion, REPLY_BYTES};
 use super::post::Post;
 use super::presence::Presence;
 use super::quarantine::Next;
@@ -21,7 +22,7 @@ use super::reply::{self, RawEntry, UnexpectedReply};
 use super::returns::Returns;
 use super::trouble::Trouble;
 use crate::figures::add;
-use crate::manifest::Start;
+use crate::manifest::Handler;
 use crate::message::{Attempt, Delivery};
 use crate::shutdown::Stop;
 
@@ -239,6 +240,9 @@ impl Feed {
         let mut command = redis::cmd("XREADGROUP");
         command.arg("GROUP").arg(&*self.post.handler.group).arg(&self.post.consumer);
         command.arg("COUNT").arg(count);
+        if self.post.link.abilities().has(Ability::ReadSize) {
+            command.arg("MAXSIZE").arg(REPLY_BYTES);
+        }
         if let Some(patience) = patience {
             command.arg("BLOCK").arg(patience.as_millis() as u64);
         }
@@ -295,18 +299,18 @@ impl Feed {
     /// Does what an error calls for, then waits a little longer than the last time.
     async fn cope(&mut self, error: ReadError) {
         let trouble = error.trouble();
+        self.post.figures.trouble(trouble.as_str());
         let (handler, stream) = (&self.post.handler.name, &self.post.handler.stream);
         if trouble == Trouble::GroupGone {
-            tracing::warn!(%handler, %stream, group = %self.post.handler.group, %error,
-                "the group is gone; creating it again from the beginning of the stream");
-            add(&self.post.figures.healed, 1);
-            match self.post.create_group(Start::Beginning).await {
-                Ok(()) => return,
-                Err(error) => tracing::warn!(%handler, %stream, %error, "cannot create the group"),
+            if self.heal(&error).await {
+                return;
             }
+        } else if trouble == Trouble::Incapable && self.post.link.abilities().has(Ability::ReadSize)
+        {
+            self.post.link.abilities().lose(Ability::ReadSize);
         } else if self.state.backoff.is_fresh() {
             match trouble {
-                Trouble::Refused | Trouble::WrongType => {
+                Trouble::Refused | Trouble::Forbidden | Trouble::WrongType => {
                     tracing::error!(%handler, %stream, %error, "cannot read until this is mended; trying again");
                 }
                 Trouble::Unreachable
@@ -315,6 +319,7 @@ impl Feed {
                 | Trouble::Unwritable
                 | Trouble::GroupGone
                 | Trouble::ScriptsGone
+                | Trouble::Incapable
                 | Trouble::Other => {
                     tracing::warn!(%handler, %stream, %error, "cannot read; trying again");
                 }
@@ -326,6 +331,29 @@ impl Feed {
         tokio::select! {
             () = tokio::time::sleep(self.state.backoff.next()) => {}
             () = self.stop.cancelled() => {}
+        }
+    }
+    /// Creates the lost group again; whether it is there, and reading may go on at once.
+    async fn heal(&mut self, error: &ReadError) -> bool {
+        let Post { handler: Handler { name, stream, group, after_loss, .. }, .. } = &*self.post;
+        let first = self.state.backoff.is_fresh();
+        // Should it be gone again before anything is read, the next time is waited for.
+        let _ = self.state.backoff.next();
+        match self.post.create_group(*after_loss).await {
+            Ok(()) => {
+                let from = after_loss.id();
+                tracing::warn!(handler = %name, %stream, %group, %error, from,
+                    "the group was gone and is created again");
+                add(&self.post.figures.healed, 1);
+                first
+            }
+            Err(error) => {
+                if first {
+                    tracing::warn!(handler = %name, %stream, %group, %error,
+                        "the group is gone and cannot be created again for now; trying again");
+                }
+                false
+            }
         }
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Keys {
     pub deaths: String,
     /// Set: the consumers that are hosts, and have not said that they leave.
     pub hosts: String,
+    /// String with an expiry: written before a wait for a replica or the disk.
+    pub mark: String,
     live: String,
 }
 
@@ -48,6 +50,7 @@ impl Keys {
             paused: name("paused"),
             deaths: name("deaths"),
             hosts: name("hosts"),
+            mark: name("mark"),
             live: name("live"),
         }
     }
@@ -68,7 +71,7 @@ mod tests {
             let keys = Keys::new(stream, "g");
             let live = keys.live("me");
             let own = [&keys.waiting, &keys.failures, &keys.deaths, &keys.hosts, &keys.paused];
-            for key in own.into_iter().chain([&live, &delayed(stream)]) {
+            for key in own.into_iter().chain([&live, &keys.mark, &delayed(stream)]) {
                 assert_eq!(hash_tag(key), hash_tag(stream), "{key}");
                 assert!(key.starts_with("tidegate:"), "{key}");
             }

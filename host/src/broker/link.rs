@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::BrokerError;
+use super::capability::{Abilities, Survey};
 use super::connect::{Backoff, Connector, Replies};
 use super::scripts::Lua;
 use super::trouble::Trouble;
@@ -31,6 +32,7 @@ const REMIND: Duration = Duration::from_secs(30);
 pub(super) struct Link {
     current: watch::Receiver<Option<Numbered>>,
     broken: Arc<Broken>,
+    abilities: Arc<Abilities>,
 }
 
 /// A connection and which one it is, so that an old failure does not end a new connection.
@@ -66,14 +68,20 @@ impl Link {
         connector: Arc<Connector>,
         stop: &Stop,
     ) -> Result<(Self, Keeper), BrokerError> {
+        let abilities = Arc::new(Abilities::default());
         let first = tokio::select! {
-            opened = patiently(&connector, Refusal::Final) => opened?,
+            opened = patiently(&connector, &abilities, Refusal::Final) => opened?,
             () = stop.cancelled() => return Err(BrokerError::Stopped),
         };
         let (publish, current) = watch::channel(Some(Numbered { number: 1, connection: first }));
         let broken = Arc::new(Broken::default());
-        let keeping = tokio::spawn(keep(connector, publish, broken.clone()));
-        Ok((Self { current, broken }, Keeper(keeping.abort_handle())))
+        let keeping = tokio::spawn(keep(connector, abilities.clone(), publish, broken.clone()));
+        Ok((Self { current, broken, abilities }, Keeper(keeping.abort_handle())))
+    }
+
+    /// What the server can do.
+    pub(super) fn abilities(&self) -> &Abilities {
+        &self.abilities
     }
 
     /// Sends one command.
@@ -92,9 +100,12 @@ impl Link {
         let replies: RedisResult<Vec<RedisResult<Value>>> =
             commands.query_async(&mut connection).await;
         let replies = self.judge(number, replies).await?;
-        let failed = replies.iter().find_map(|reply| reply.as_ref().err().map(Trouble::of));
-        if let Some(trouble) = failed {
-            self.react(number, trouble).await;
+        let mut reacted = Vec::new();
+        for trouble in replies.iter().filter_map(|reply| reply.as_ref().err().map(Trouble::of)) {
+            if !reacted.contains(&trouble) {
+                self.react(number, trouble).await;
+                reacted.push(trouble);
+            }
         }
         Ok(replies)
     }
@@ -138,6 +149,7 @@ fn away() -> RedisError {
 /// Replaces the connection for as long as the process lives.
 async fn keep(
     connector: Arc<Connector>,
+    abilities: Arc<Abilities>,
     publish: watch::Sender<Option<Numbered>>,
     broken: Arc<Broken>,
 ) {
@@ -148,7 +160,9 @@ async fn keep(
             continue;
         }
         publish.send_replace(None);
-        let Ok(connection) = patiently(&connector, Refusal::Passing).await else { continue };
+        let Ok(connection) = patiently(&connector, &abilities, Refusal::Passing).await else {
+            continue;
+        };
         number += 1;
         publish.send_replace(Some(Numbered { number, connection }));
     }
@@ -164,12 +178,13 @@ enum Refusal {
 
 async fn patiently(
     connector: &Connector,
+    abilities: &Abilities,
     refusal: Refusal,
 ) -> Result<MultiplexedConnection, BrokerError> {
     let mut backoff = Backoff::default();
     let mut reminded = tokio::time::Instant::now();
     loop {
-        let error = match open_and_teach(connector).await {
+        let error = match open_and_teach(connector, abilities).await {
             Ok(connection) => {
                 if !backoff.is_fresh() {
                     tracing::info!(redis = connector.shown(), "connected");
@@ -178,7 +193,7 @@ async fn patiently(
             }
             Err(error) => error,
         };
-        if matches!(refusal, Refusal::Final) && Trouble::of(&error) == Trouble::Refused {
+        if matches!(refusal, Refusal::Final) && Trouble::of(&error).is_refusal() {
             return Err(BrokerError::Refused {
                 address: connector.shown().to_owned(),
                 source: error,
@@ -192,8 +207,13 @@ async fn patiently(
     }
 }
 
-async fn open_and_teach(connector: &Connector) -> RedisResult<MultiplexedConnection> {
+async fn open_and_teach(
+    connector: &Connector,
+    abilities: &Abilities,
+) -> RedisResult<MultiplexedConnection> {
     let mut connection = connector.open(Replies::Within(REPLY_TIMEOUT)).await?;
     Lua::loading().exec_async(&mut connection).await?;
+    let answers: Vec<RedisResult<Value>> = Survey::questions().query_async(&mut connection).await?;
+    abilities.learn(Survey::read(&answers));
     Ok(connection)
 }

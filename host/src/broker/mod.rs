@@ -10,10 +10,14 @@ mod claim;
 mod connect;
 mod dead;
 mod delay;
+mod capability;
+mod durability;
 mod feed;
 mod inspect;
+mod janitor;
 mod keys;
 mod lease;
+mod ledger;
 mod letter;
 mod link;
 mod pause;
@@ -45,6 +49,7 @@ use tokio::task::{JoinHandle, JoinSet};
 pub use call::ENTRY_FIELDS_MAX;
 pub use dead::{DeadLetter, DeadLetters, Note, Redriven};
 pub use delay::DELAY_MAX;
+pub use durability::CannotWait;
 pub use feed::Feed;
 pub use inspect::{GroupStatus, HostStatus};
 pub use pause::{Change, Paused};
@@ -60,7 +65,9 @@ use crate::manifest::{Handler, RedisSettings};
 use crate::shutdown::Stop;
 use connect::{Backoff, Connector};
 use delay::Delays;
+use durability::Witness;
 use feed::State;
+use janitor::Janitor;
 use keys::Keys;
 use link::{Keeper, Link};
 use post::Post;
@@ -99,6 +106,14 @@ pub enum BrokerError {
         purpose: String,
         /// The server's words.
         source: RedisError,
+    },
+    /// The server cannot give the durability that a handler asks for.
+    #[error("handler.{handler}.durability")]
+    Durability {
+        /// The handler.
+        handler: Arc<str>,
+        /// What it lacks, and what to do.
+        source: CannotWait,
     },
     /// The server answered what its documentation does not say.
     #[error(transparent)]
@@ -223,22 +238,32 @@ impl Broker {
             valve: Arc::default(),
             delays: self.delays.clone(),
         };
+        let post = Arc::new(post);
+        let unfit = |source| BrokerError::Durability { handler: post.handler.name.clone(), source };
+        let witness = Witness::called_for(&post, &self.connector).await.map_err(unfit)?;
         let opening = async || {
             post.create_group(post.handler.start).await?;
             post.look_whether_paused().await
         };
         self.patiently(&place, &stop, opening).await?;
-        Ok(self.staff(Arc::new(post), presence, stop))
+        Ok(self.staff(post, presence, witness, stop))
     }
 
     /// Puts someone to every job that a handler's stream needs.
-    fn staff(&self, post: Arc<Post>, presence: Presence, stop: Stop) -> Subscription {
-        let (settler, writing) = settle::open(post.clone());
+    fn staff(
+        &self,
+        post: Arc<Post>,
+        presence: Presence,
+        witness: Option<Witness>,
+        stop: Stop,
+    ) -> Subscription {
+        let (settler, writing) = settle::open(post.clone(), witness);
         let presence = Arc::new(presence);
         let mut chores = JoinSet::new();
         chores.spawn(presence.clone().show());
         chores.spawn(post.clone().watch_for_pauses());
         chores.spawn(lease::keep(post.clone()));
+        chores.spawn(Janitor::new(post.clone()).work());
         let (consumer, valve) = (post.consumer.now().to_string(), post.valve.clone());
         let (mine, cell) = ((post.clone(), presence.clone()), self.cell.clone());
         let quarantine = |claims| Quarantine::new(mine.0, mine.1, claims, cell);
@@ -282,7 +307,7 @@ impl Broker {
     }
 
     fn failed(&self, purpose: String, source: RedisError) -> BrokerError {
-        if Trouble::of(&source) == Trouble::Refused {
+        if Trouble::of(&source).is_refusal() {
             BrokerError::Refused { address: self.address().to_owned(), source }
         } else {
             BrokerError::Command { purpose, source }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use redis::RedisResult;
 
+use super::capability::Ability;
 use super::delay::Delays;
 use super::keys::Keys;
 use super::letter::{ADDED, Death, epitaph};
@@ -13,7 +14,7 @@ use super::presence::Name;
 use super::valve::Valve;
 use super::wake::Wake;
 use crate::figures::Figures;
-use crate::manifest::{Handler, Start};
+use crate::manifest::{Handler, Start, Trim};
 use crate::message::{Field, Held};
 
 /// One handler on its stream, under the name that it reads as.
@@ -32,7 +33,35 @@ pub(super) struct Post {
     pub delays: Arc<Delays>,
 }
 
+/// How an entry is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Acknowledge {
+    /// It stays on the stream.
+    Only,
+    /// It goes from the stream where every group has acknowledged it.
+    AndDelete,
+}
+
+impl Acknowledge {
+    pub(super) fn command(self) -> &'static str {
+        match self {
+            Self::Only => "XACK",
+            Self::AndDelete => "XACKDEL",
+        }
+    }
+}
+
 impl Post {
+    /// How entries are acknowledged on the server that is there now.
+    pub(super) fn acknowledges_by(&self) -> Acknowledge {
+        match self.handler.trim {
+            Trim::Handled if self.link.abilities().has(Ability::AckDelete) => {
+                Acknowledge::AndDelete
+            }
+            Trim::Handled | Trim::Never => Acknowledge::Only,
+        }
+    }
+
     /// The fields that a dead letter has besides the original ones.
     pub(super) fn epitaph(&self, death: &Death<'_>) -> [Field; ADDED] {
         epitaph(&self.handler, &self.plugin, death, SystemTime::now())
@@ -40,13 +69,9 @@ impl Post {
 
     /// Creates the group, and the stream with it; a group that exists is a success (`XGROUP CREATE`).
     pub(super) async fn create_group(&self, start: Start) -> RedisResult<()> {
-        let from = match start {
-            Start::Beginning => "0",
-            Start::New => "$",
-        };
         let mut command = redis::cmd("XGROUP");
         command.arg("CREATE").arg(&*self.handler.stream).arg(&*self.handler.group);
-        match self.link.query(command.arg(from).arg("MKSTREAM")).await {
+        match self.link.query(command.arg(start.id()).arg("MKSTREAM")).await {
             Err(error) if error.code() == Some("BUSYGROUP") => Ok(()),
             Err(error) => Err(error),
             Ok(_) => Ok(()),

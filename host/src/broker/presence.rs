@@ -4,6 +4,7 @@
 //! runs where. It ends by itself soon after its host does. It is only ever set where there
 //! is none, or this host's own, or that of a process seen to be dead.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -47,6 +48,9 @@ pub struct Sign {
     pub retried: u64,
     /// Messages buried since the host started.
     pub buried: u64,
+    /// Requests that Redis refused or did not answer since the host started, by the word for why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub troubles: BTreeMap<String, u64>,
     /// Messages handled a second, over the last few seconds.
     pub rate: f64,
 }
@@ -263,8 +267,16 @@ impl Teller {
             handled: read(&self.figures.handled),
             retried: read(&self.figures.retried),
             buried: self.figures.buried_in_all(),
+            troubles: self.troubles(),
             rate,
         }
+    }
+}
+
+impl Teller {
+    fn troubles(&self) -> BTreeMap<String, u64> {
+        let troubles = self.figures.troubles().into_iter();
+        troubles.map(|(word, count)| (word.to_owned(), count)).collect()
     }
 }
 

@@ -261,7 +261,12 @@ fn is_the_servers(error: &RedisError) -> bool {
         | Trouble::Demoted
         | Trouble::Unwritable
         | Trouble::ScriptsGone => true,
-        Trouble::Refused | Trouble::WrongType | Trouble::GroupGone | Trouble::Other => false,
+        Trouble::Refused
+        | Trouble::Forbidden
+        | Trouble::WrongType
+        | Trouble::GroupGone
+        | Trouble::Incapable
+        | Trouble::Other => false,
     }
 }
 

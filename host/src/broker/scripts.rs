@@ -10,6 +10,8 @@ pub(super) enum Lua {
     Settle,
     Park,
     Bury,
+    Seal,
+    Trim,
     Claim,
     Retire,
     Redrive,
@@ -33,6 +35,8 @@ impl Lua {
         Self::Settle,
         Self::Park,
         Self::Bury,
+        Self::Seal,
+        Self::Trim,
         Self::Claim,
         Self::Retire,
         Self::Redrive,
@@ -53,6 +57,8 @@ impl Lua {
             }
             Self::Park => include_str!("scripts/park.lua"),
             Self::Bury => include_str!("scripts/bury.lua"),
+            Self::Seal => include_str!("scripts/seal.lua"),
+            Self::Trim => include_str!("scripts/trim.lua"),
             Self::Claim => include_str!("scripts/claim.lua"),
             Self::Retire => include_str!("scripts/retire.lua"),
             Self::Redrive => include_str!("scripts/redrive.lua"),
@@ -75,6 +81,14 @@ impl Lua {
     pub(super) fn call(self, keys: &[&str]) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
         command.arg(&HASHES[self as usize]).arg(keys.len()).arg(keys);
+        command
+    }
+
+    /// As [`Self::call`], with the script itself (`EVAL`): for a transaction, which a forgotten
+    /// script would leave half done.
+    pub(super) fn spell_out(self, keys: &[&str]) -> Cmd {
+        let mut command = redis::cmd("EVAL");
+        command.arg(self.source()).arg(keys.len()).arg(keys);
         command
     }
 

@@ -3,20 +3,23 @@
 //! Each settlement is one step in Redis: outputs with their acknowledgement, a
 //! dead letter with its own, a failure with its wait. A script checks that the
 //! entry is still pending and still ours, so that sending it twice does it once.
+//! What is counted once it is written is the ledger's.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use redis::{Pipeline, RedisError, RedisResult, Value};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
-use super::call::{Call, Item, Kind, Progress};
+use super::call::{Call, Cost, Item, Kind, Progress};
+use super::capability::Ability;
 use super::connect::Backoff;
+use super::durability::{Durable, Witness};
+use super::ledger::{Ledger, WAITING_BYTES, Written, bytes};
 use super::post::Post;
 use super::trouble::Trouble;
-use crate::figures::add;
 use crate::message::Delivery;
 use crate::outcome::{Draw, Outcome, Reason, Settlement};
 
@@ -29,47 +32,104 @@ const QUEUE: usize = 4096;
 /// A message whose dead letter is refused waits at least this long, whatever its backoff.
 const REFUSED_WAIT: Duration = Duration::from_secs(1);
 
+/// Settlements that wait in memory for a permission to write to some other stream, at most …
+const FORBIDDEN: usize = 1024;
+
+/// … and their bytes. Others wait in Redis, and are handled again then.
+const FORBIDDEN_BYTES: usize = WAITING_BYTES as usize / 4;
+
+/// How long these wait.
+const FORBIDDEN_WAIT: Duration = Duration::from_secs(30);
+
 /// Where deliveries are settled; clones share one queue.
 #[derive(Clone)]
-pub struct Settler(mpsc::Sender<Item>);
+pub struct Settler {
+    queue: mpsc::Sender<Item>,
+    room: Arc<Semaphore>,
+}
 
 impl Settler {
     /// Takes over the duty to settle a delivery.
     ///
-    /// Waits while too many others wait to be written. Should the host end
-    /// first, the entry stays pending and is delivered again.
+    /// Waits while too many others wait to be written, or too many bytes. Should the
+    /// host end first, the entry stays pending and is delivered again.
     pub async fn settle(&self, delivery: Delivery, settlement: Settlement) {
-        // The queue closes only with the host.
-        let _ = self.0.send(item(delivery, settlement)).await;
+        let mut item = item(delivery, settlement);
+        // One that is larger than all the room there is has it to itself.
+        item.bytes = item.bytes.min(WAITING_BYTES);
+        // Room and queue close only with the host.
+        let Ok(room) = self.room.acquire_many(item.bytes).await else { return };
+        let Ok(place) = self.queue.reserve().await else { return };
+        // The ledger gives it back.
+        room.forget();
+        place.send(item);
     }
 
     /// As [`Self::settle`], but leaves the entry pending where that would have to wait.
     pub(super) fn settle_at_once(&self, delivery: Delivery, settlement: Settlement) {
-        let _ = self.0.try_send(item(delivery, settlement));
+        let item = item(delivery, settlement);
+        let Ok(room) = self.room.try_acquire_many(item.bytes) else { return };
+        let Ok(place) = self.queue.try_reserve() else { return };
+        room.forget();
+        place.send(item);
     }
 }
 
 /// Writes the settlements of one handler.
 struct Clerk {
     post: Arc<Post>,
+    ledger: Ledger,
+    durable: Option<Durable>,
+    forbidden: Forbidden,
     /// Whether a person was told that settlements have to wait: once for each time that they do.
-    complained: AtomicBool,
+    complained: bool,
+}
+
+/// What waits for a permission, apart from the others, which it does not hold up.
+#[derive(Default)]
+struct Forbidden {
+    items: Vec<Item>,
+    /// The streams that a person was told of.
+    told: BTreeSet<String>,
 }
 
 /// The settling side of a handler: the queue's entrance, and the task that empties it.
 ///
-/// The task ends when every [`Settler`] is gone and everything is written.
-pub(super) fn open(post: Arc<Post>) -> (Settler, impl Future<Output = ()> + Send + 'static) {
+/// The task ends when every [`Settler`] is gone and everything is written, and
+/// witnessed where somebody has to.
+pub(super) fn open(
+    post: Arc<Post>,
+    witness: Option<Witness>,
+) -> (Settler, impl Future<Output = ()> + Send + 'static) {
     let (sender, receiver) = mpsc::channel(QUEUE);
-    (Settler(sender), Clerk { post, complained: AtomicBool::new(false) }.work(receiver))
+    let ledger = Ledger::new(post.clone());
+    let settler = Settler { queue: sender, room: ledger.room.clone() };
+    let (durable, witnessing) = match witness {
+        Some(witness) => {
+            let (durable, work) = witness.open(ledger.clone());
+            (Some(durable), Some(work))
+        }
+        None => (None, None),
+    };
+    let forbidden = Forbidden::default();
+    let clerk = Clerk { post, ledger, durable, forbidden, complained: false };
+    let work = async move {
+        let witnessing = async {
+            if let Some(work) = witnessing {
+                work.await;
+            }
+        };
+        tokio::join!(clerk.work(receiver), witnessing);
+    };
+    (settler, work)
 }
 
 impl Clerk {
-    async fn work(self, mut queue: mpsc::Receiver<Item>) {
+    async fn work(mut self, mut queue: mpsc::Receiver<Item>) {
         let mut fresh = Vec::with_capacity(BATCH);
         let mut stuck = Vec::new();
-        let mut backoff = Backoff::default();
-        let mut again_at = Instant::now();
+        let (mut backoff, mut patience) = (Backoff::default(), Backoff::default());
+        let (mut again_at, mut ask_at) = (Instant::now(), Instant::now());
         let mut open = true;
         while open || !stuck.is_empty() {
             tokio::select! {
@@ -81,36 +141,47 @@ impl Clerk {
                     stuck = self.flush(stuck).await;
                     again_at = Instant::now() + backoff.next();
                 }
+                () = tokio::time::sleep_until(ask_at), if !self.forbidden.items.is_empty() => {
+                    let waiting = std::mem::take(&mut self.forbidden.items);
+                    stuck.extend(self.flush(waiting).await);
+                    ask_at = Instant::now() + patience.next();
+                }
+            }
+            if self.forbidden.items.is_empty() && !self.forbidden.told.is_empty() {
+                let streams = std::mem::take(&mut self.forbidden.told);
+                tracing::info!(handler = %self.post.handler.name, ?streams, "writing to these again");
+                patience.reset();
             }
             if stuck.is_empty() {
-                if self.complained.swap(false, Ordering::Relaxed) {
+                if std::mem::take(&mut self.complained) {
                     tracing::info!(handler = %self.post.handler.name, "settling again");
                 }
                 backoff.reset();
                 again_at = Instant::now();
             }
         }
+        // What still waits for a permission stays pending, for the next host.
+        self.ledger.forsake(self.forbidden.items);
     }
 
     /// Sends settlements together and gives back those that must be sent again.
-    async fn flush(&self, items: Vec<Item>) -> Vec<Item> {
-        let mut calls = self.post.calls(items);
-        if calls.is_empty() {
-            return Vec::new();
-        }
-        let replies = self.send(&calls).await;
+    ///
+    /// What is refused in company is sent once more, apart, to find whose fault it is.
+    async fn flush(&mut self, items: Vec<Item>) -> Vec<Item> {
         let mut again = Vec::new();
-        let mut split = Vec::new();
-        for (call, reply) in calls.drain(..).zip(replies) {
-            match reply {
-                Ok(reply) => again.extend(self.conclude(call.kind, call.items, reply).await),
-                Err(error) => self.sort(call.items, &error, &mut again, &mut split),
+        let mut calls = self.post.calls(items);
+        while !calls.is_empty() {
+            let replies = self.send(&calls).await;
+            let mut apart = Vec::new();
+            for (call, reply) in calls.into_iter().zip(replies) {
+                match reply {
+                    Ok(reply) => again.extend(self.conclude(call, reply).await),
+                    Err(error) => self.sort(call, &error, &mut again, &mut apart),
+                }
             }
+            calls = apart;
         }
-        // What was refused in company is sent again one by one, to find whose fault it is.
-        for item in split {
-            again.extend(Box::pin(self.flush(vec![item])).await);
-        }
+        again.extend(self.overflow());
         again
     }
 
@@ -119,45 +190,114 @@ impl Clerk {
         let may_go = |call: &Call| announced.is_ok() || call.delays().next().is_none();
         let mut pipeline = Pipeline::with_capacity(calls.len());
         pipeline.ignore_errors();
-        for call in calls.iter().filter(|call| may_go(call)) {
-            pipeline.add_command(call.command.clone());
+        for command in calls.iter().filter(|call| may_go(call)).flat_map(|call| &call.commands) {
+            pipeline.add_command(command.clone());
         }
         let mut replies = match self.post.link.pipeline(&pipeline).await {
             Ok(replies) => replies.into_iter(),
             Err(error) => return calls.iter().map(|_| Err(error.clone())).collect(),
         };
-        let mut reply = |call| match &announced {
+        let mut answer = |call: &Call| match &announced {
             Err(error) if !may_go(call) => Err(error.clone()),
-            Ok(()) | Err(_) => replies.next().unwrap_or(Ok(Value::Nil)),
+            Ok(()) | Err(_) => call.answer(replies.by_ref().take(call.commands.len()).collect()),
         };
-        calls.iter().map(|call| reply(call)).collect()
+        calls.iter().map(|call| answer(call)).collect()
     }
 
     /// What a refused call means for the settlements it carried.
     fn sort(
-        &self,
-        items: Vec<Item>,
+        &mut self,
+        call: Call,
         error: &RedisError,
         again: &mut Vec<Item>,
-        split: &mut Vec<Item>,
+        apart: &mut Vec<Call>,
     ) {
         let trouble = Trouble::of(error);
+        let items = call.items;
+        self.post.figures.trouble(trouble.as_str());
         if trouble.passes() {
-            if !self.complained.swap(true, Ordering::Relaxed) {
-                tracing::warn!(handler = %self.post.handler.name, %error, waiting = items.len(),
-                    "cannot settle for now; trying again");
-            }
+            self.complain(error, items.len());
             again.extend(items);
         } else if trouble == Trouble::GroupGone {
             // The reader creates the group again; from its start the entries come once more.
-            self.supersede(items);
+            self.ledger.supersede(items);
+        } else if call.kind == Kind::Deleted {
+            // A failover may have landed on a server that does not know it.
+            self.post.link.abilities().lose(Ability::AckDelete);
+            apart.extend(self.post.calls(items));
+        } else if trouble == Trouble::Forbidden {
+            self.part(items, error, again, apart);
         } else if items.len() > 1 {
-            split.extend(items);
+            apart.extend(items.into_iter().flat_map(|item| self.post.calls(vec![item])));
         } else {
             again.extend(
                 items.into_iter().filter_map(|item| self.refused(item, &error.to_string())),
             );
         }
+    }
+
+    fn complain(&mut self, error: &RedisError, waiting: usize) {
+        if !std::mem::replace(&mut self.complained, true) {
+            tracing::warn!(handler = %self.post.handler.name, %error, waiting,
+                "cannot settle for now; trying again");
+        }
+    }
+
+    /// Sets those apart that write to different streams, as only one of these may be forbidden.
+    /// Those that are among their like wait for the permission.
+    fn part(
+        &mut self,
+        items: Vec<Item>,
+        error: &RedisError,
+        again: &mut Vec<Item>,
+        apart: &mut Vec<Call>,
+    ) {
+        let mut parts: Vec<(Vec<String>, Vec<Item>)> = Vec::new();
+        for item in items {
+            let targets: Vec<String> =
+                item.targets(&self.post).into_iter().map(str::to_owned).collect();
+            match parts.iter_mut().find(|(others, _)| *others == targets) {
+                Some((_, alike)) => alike.push(item),
+                None => parts.push((targets, vec![item])),
+            }
+        }
+        if let [(targets, alike)] = &mut parts[..] {
+            let alike = std::mem::take(alike);
+            if targets.is_empty() {
+                // Not even its own stream may be written to: nothing can be settled.
+                self.complain(error, alike.len());
+                again.extend(alike);
+            } else {
+                self.withhold(targets, alike, error);
+            }
+        } else {
+            apart.extend(parts.into_iter().flat_map(|(_, alike)| self.post.calls(alike)));
+        }
+    }
+
+    /// Has settlements wait for a permission, and says so once for each stream.
+    fn withhold(&mut self, targets: &[String], items: Vec<Item>, error: &RedisError) {
+        if targets.iter().any(|target| !self.forbidden.told.contains(target)) {
+            tracing::error!(handler = %self.post.handler.name, streams = ?targets, %error,
+                "Redis does not let this user write there; what does waits until it may");
+            self.forbidden.told.extend(targets.iter().cloned());
+        }
+        self.forbidden.items.extend(items);
+    }
+
+    /// What there is no room for among the forbidden: it waits in Redis, at no cost of an attempt.
+    fn overflow(&mut self) -> Vec<Item> {
+        let mut over = Vec::new();
+        let items = &mut self.forbidden.items;
+        let mut size = bytes(items);
+        while items.len() > FORBIDDEN || size > FORBIDDEN_BYTES {
+            let Some(item) = items.pop() else { break };
+            size -= item.bytes as usize;
+            let error = "what it writes to is forbidden to this host".to_owned();
+            let settlement = Settlement::Later { delay: FORBIDDEN_WAIT, error };
+            over.push(Item { settlement, cost: Cost::Nothing, ..item });
+        }
+        over
     }
 
     /// The next best settlement for one that Redis refuses for good; the message is not lost over it.
@@ -185,27 +325,25 @@ impl Clerk {
                 let error = format!("dead letter refused: {error}");
                 Settlement::Later { delay: self.post.handler.retry.max.max(REFUSED_WAIT), error }
             }
-            // Its receipt is dropped: it stays pending and is delivered again.
-            Settlement::Later { .. } | Settlement::Skip => return None,
+            Settlement::Later { .. } | Settlement::Skip => {
+                self.ledger.forsake(vec![item]);
+                return None;
+            }
         };
         Some(Item { settlement, ..item })
     }
 
     /// Takes in the answer to a call; gives back what is to be settled otherwise.
-    async fn conclude(&self, kind: Kind, items: Vec<Item>, reply: Value) -> Vec<Item> {
-        if kind == Kind::Letter {
-            let progress = Progress::LetterWritten;
-            return items.into_iter().map(|item| Item { progress, ..item }).collect();
-        }
+    async fn conclude(&mut self, call: Call, reply: Value) -> Vec<Item> {
+        let Call { kind, items, .. } = call;
         let statuses = match (kind, reply) {
-            (Kind::Plain, Value::Int(count)) => {
-                let missing = items.len().saturating_sub(count.max(0) as usize);
-                add(&self.post.figures.superseded, missing);
-                vec![Value::Int(1); items.len()]
+            (Kind::Counted, Value::Int(count)) => {
+                let late = items.len().saturating_sub(count.max(0) as usize);
+                self.written(Written { items, late }).await;
+                return Vec::new();
             }
-            (Kind::Each, Value::Array(statuses)) => statuses,
-            (Kind::One, status) => vec![status],
-            (_, other) => vec![other],
+            (Kind::Each | Kind::Deleted, Value::Array(statuses)) => statuses,
+            (_, status) => vec![status],
         };
         let mut written = Vec::with_capacity(items.len());
         let mut void = Vec::new();
@@ -213,6 +351,12 @@ impl Clerk {
         for (item, status) in items.into_iter().zip(statuses) {
             match status {
                 Value::Int(1) => written.push(item),
+                // Of XACKDEL: others have not acknowledged it yet, so it stays on the stream.
+                Value::Int(2) if kind == Kind::Deleted => written.push(item),
+                Value::Int(2) => {
+                    self.post.link.abilities().lose(Ability::AckDelete);
+                    written.push(item);
+                }
                 Value::Int(-2) => again.push(trimmed(item)),
                 Value::BulkString(stream) => {
                     let stream = String::from_utf8_lossy(&stream);
@@ -222,60 +366,16 @@ impl Clerk {
                 _ => void.push(item),
             }
         }
-        self.supersede(void);
-        self.publish(&written).await;
-        self.record(written);
+        self.ledger.supersede(void);
+        self.written(Written { items: written, late: 0 }).await;
         again
     }
 
-    /// Counts what was settled, and lets go of it.
-    fn record(&self, items: Vec<Item>) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let handled = items.iter().filter(|i| matches!(i.settlement, Settlement::Acknowledge(_)));
-        let waits =
-            handled.map(|i| now.saturating_sub(Duration::from_millis(i.receipt.id().millis)));
-        self.post.figures.acknowledged(waits);
-        for item in &items {
-            match &item.settlement {
-                Settlement::Acknowledge(_) => add(&self.post.figures.handled, 1),
-                Settlement::Skip => add(&self.post.figures.skipped, 1),
-                Settlement::Later { delay, .. } => {
-                    add(&self.post.figures.retried, 1);
-                    self.post.wake.after(*delay);
-                }
-                Settlement::Bury { reason, .. } => self.post.figures.bury(*reason),
-            }
-        }
-        self.post.held.discharge(items.into_iter().map(|item| item.receipt));
-    }
-
-    /// Lets go of what is no longer this host's to settle.
-    fn supersede(&self, items: Vec<Item>) {
-        if items.is_empty() {
-            return;
-        }
-        add(&self.post.figures.superseded, items.len());
-        tracing::debug!(handler = %self.post.handler.name, count = items.len(),
-            "settled elsewhere; nothing was written");
-        self.post.held.discharge(items.into_iter().map(|item| item.receipt));
-    }
-
-    /// Sends the notices of acknowledged messages, at most once.
-    async fn publish(&self, items: &[Item]) {
-        let mut pipeline = redis::pipe();
-        pipeline.ignore_errors();
-        for notice in items.iter().flat_map(Item::notices) {
-            pipeline.cmd("PUBLISH").arg(&notice.channel).arg(&notice.payload);
-        }
-        if pipeline.is_empty() {
-            return;
-        }
-        let failed = match self.post.link.pipeline(&pipeline).await {
-            Ok(replies) => replies.into_iter().find_map(Result::err),
-            Err(error) => Some(error),
-        };
-        if let Some(error) = failed {
-            tracing::warn!(handler = %self.post.handler.name, %error, "a notice was not published");
+    /// Closes the account of what is written, at once or when it is witnessed.
+    async fn written(&self, written: Written) {
+        match &self.durable {
+            Some(durable) => durable.witness(written).await,
+            None => self.ledger.close(written).await,
         }
     }
 }
@@ -283,7 +383,7 @@ impl Clerk {
 fn item(delivery: Delivery, settlement: Settlement) -> Item {
     let Delivery { message, mut receipt, .. } = delivery;
     receipt.decided();
-    Item { message, receipt, settlement, progress: Progress::Due }
+    Item::new(message, receipt, settlement)
 }
 
 fn trimmed(item: Item) -> Item {

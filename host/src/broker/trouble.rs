@@ -16,19 +16,40 @@ pub(super) enum Trouble {
     Demoted,
     /// The server refuses writes for now (`OOM`, `MISCONF`, `NOREPLICAS`): wait.
     Unwritable,
-    /// The credentials or their permissions are wrong: a person must act.
+    /// The credentials are wrong, or are being rotated: everything waits.
     Refused,
+    /// The user may not run a command, or touch a key: a person must act.
+    Forbidden,
     /// A key is not of the type it should be: a person must act.
     WrongType,
     /// The group, or the stream with it, is gone: create it again.
     GroupGone,
     /// The server forgot our scripts: load them again.
     ScriptsGone,
+    /// The server does not know a command or one of its options: do without.
+    Incapable,
     /// Anything else: the request itself was refused.
     Other,
 }
 
 impl Trouble {
+    /// The word for it in figures.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::NotReady => "not-ready",
+            Self::Demoted => "demoted",
+            Self::Unwritable => "unwritable",
+            Self::Refused => "refused",
+            Self::Forbidden => "forbidden",
+            Self::WrongType => "wrong-type",
+            Self::GroupGone => "group-gone",
+            Self::ScriptsGone => "scripts-gone",
+            Self::Incapable => "incapable",
+            Self::Other => "other",
+        }
+    }
+
     pub(super) fn of(error: &RedisError) -> Self {
         if error.kind() == redis::ErrorKind::AuthenticationFailed {
             return Self::Refused;
@@ -41,10 +62,15 @@ impl Trouble {
 
     fn of_reply(code: &str, text: &str) -> Self {
         match code {
-            // Before 7.0 an error inside a script came wrapped, its code in the text.
             "ERR" if text.contains("no such key") => Some(Self::GroupGone),
+            "ERR" if is_incapable(text) => Some(Self::Incapable),
+            // What 6.2 says inside a script where elsewhere it says NOPERM.
+            "ERR" if text.contains("user executing the script can't") => Some(Self::Forbidden),
+            // Before 7.0 an error inside a script came wrapped, its code in the text.
             "ERR" => text.split([' ', ':', '-']).map(Self::of_code).find(|t| *t != Self::Other),
             "UNBLOCKED" if text.contains("replica") => Some(Self::Demoted),
+            // Somebody's CLIENT UNBLOCK … ERROR; nothing is wrong with the stream.
+            "UNBLOCKED" if text.contains("CLIENT UNBLOCK") => Some(Self::NotReady),
             code => Some(Self::of_code(code)),
         }
         .unwrap_or(Self::Other)
@@ -55,7 +81,8 @@ impl Trouble {
             "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" => Self::NotReady,
             "READONLY" => Self::Demoted,
             "OOM" | "MISCONF" | "NOREPLICAS" => Self::Unwritable,
-            "NOAUTH" | "WRONGPASS" | "NOPERM" => Self::Refused,
+            "NOAUTH" | "WRONGPASS" => Self::Refused,
+            "NOPERM" => Self::Forbidden,
             "WRONGTYPE" => Self::WrongType,
             "NOGROUP" | "UNBLOCKED" => Self::GroupGone,
             "NOSCRIPT" => Self::ScriptsGone,
@@ -72,14 +99,21 @@ impl Trouble {
             | Self::Unwritable
             | Self::Refused
             | Self::ScriptsGone => true,
-            Self::WrongType | Self::GroupGone | Self::Other => false,
+            Self::Forbidden | Self::WrongType | Self::GroupGone | Self::Incapable | Self::Other => {
+                false
+            }
         }
     }
 
     /// Whether it says nothing of requests other than the one that was refused.
     pub(super) fn is_of_one_request(self) -> bool {
         match self {
-            Self::Refused | Self::WrongType | Self::ScriptsGone | Self::Other => true,
+            Self::Refused
+            | Self::Forbidden
+            | Self::WrongType
+            | Self::ScriptsGone
+            | Self::Incapable
+            | Self::Other => true,
             Self::Unreachable
             | Self::NotReady
             | Self::Demoted
@@ -95,12 +129,25 @@ impl Trouble {
             Self::NotReady
             | Self::Unwritable
             | Self::Refused
+            | Self::Forbidden
             | Self::WrongType
             | Self::GroupGone
             | Self::ScriptsGone
+            | Self::Incapable
             | Self::Other => false,
         }
     }
+
+    /// Whether the server does not let this user in, or not do this: credentials and rights are a person's to mend.
+    pub(super) fn is_refusal(self) -> bool {
+        matches!(self, Self::Refused | Self::Forbidden)
+    }
+}
+
+/// Whether a server says that it does not know a command, or one of its options.
+fn is_incapable(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["unknown command", "unknown redis command", "syntax error"].iter().any(|s| text.contains(s))
 }
 
 #[cfg(test)]
@@ -128,7 +175,11 @@ mod tests {
             ("NOREPLICAS Not enough good replicas to write.", Trouble::Unwritable),
             ("MISCONF Redis is configured to save RDB snapshots", Trouble::Unwritable),
             ("WRONGPASS invalid username-password pair", Trouble::Refused),
-            ("NOPERM this user has no permissions", Trouble::Refused),
+            ("NOAUTH Authentication required.", Trouble::Refused),
+            ("NOPERM this user has no permissions", Trouble::Forbidden),
+            ("UNBLOCKED client unblocked via CLIENT UNBLOCK", Trouble::NotReady),
+            ("ERR unknown command 'XACKDEL', with args beginning with: 's'", Trouble::Incapable),
+            ("ERR syntax error", Trouble::Incapable),
             ("WRONGTYPE Operation against a key", Trouble::WrongType),
         ];
         for (reply, meaning) in cases {
@@ -143,6 +194,9 @@ mod tests {
         let wrapped =
             "ERR Error running script (call to f_0): @user_script:1: -OOM command not allowed";
         assert_eq!(trouble(wrapped), Trouble::Unwritable);
+        let wrapped = "ERR Error running script (call to f_0): @user_script:52: The user executing the script can't \
+                       access at least one of the keys mentioned in the command arguments";
+        assert_eq!(trouble(wrapped), Trouble::Forbidden);
         assert_eq!(trouble("ERR value is not an integer"), Trouble::Other);
     }
 

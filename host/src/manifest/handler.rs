@@ -93,6 +93,16 @@ pub enum Start {
     New,
 }
 
+impl Start {
+    /// How the manifest, and Redis, write it.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Beginning => "0",
+            Self::New => "$",
+        }
+    }
+}
+
 /// What one instance of a plugin is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {

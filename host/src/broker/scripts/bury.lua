@@ -1,17 +1,29 @@
 -- Moves an entry to the dead-letter stream and acknowledges it: both, or nothing.
 --
 -- KEYS  stream, failures, waiting, dead-letter stream
--- ARGV  group, consumer ('' for whichever holds it), id, field, value, …
+-- ARGV  group, consumer ('' for whichever holds it), id, command to acknowledge by (XACK, or XACKDEL to
+--       remove the entry from the stream where every group has acknowledged it), field, value, …
 -- Gives
 --   1  buried
+--   2  likewise, but the server does not know XACKDEL: the entry stays on the stream
 --   0  no longer pending: it was settled before, so nothing was written
 --  -1  pending for another consumer: nothing was written
-local group, consumer, id = ARGV[1], ARGV[2], ARGV[3]
+local group, consumer, id, how = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+
+-- Never fails for want of XACKDEL: by then the letter is written.
+local function acknowledge()
+  if how == 'XACKDEL' then
+    local done = redis.pcall('XACKDEL', KEYS[1], group, 'ACKED', 'IDS', 1, id)
+    if not done.err then return 1 end
+  end
+  redis.call('XACK', KEYS[1], group, id)
+  return how == 'XACKDEL' and 2 or 1
+end
+
 local pending = redis.call('XPENDING', KEYS[1], group, id, id, 1)[1]
 if not pending then return 0 end
 if consumer ~= '' and pending[2] ~= consumer then return -1 end
-redis.call('XADD', KEYS[4], '*', unpack(ARGV, 4))
+redis.call('XADD', KEYS[4], '*', unpack(ARGV, 5))
 redis.call('HDEL', KEYS[2], id)
 redis.call('ZREM', KEYS[3], id)
-redis.call('XACK', KEYS[1], group, id)
-return 1
+return acknowledge()

@@ -9,7 +9,7 @@
 --  -1  pending for another consumer: left alone
 --  -2  its body was trimmed from the stream: left pending, for its holder to bury
 --
--- Failures are set, not added to: the same call sent twice counts once.
+-- Failures are set, not added to: the same call sent twice counts once. None leave no mark.
 local group, consumer, waiting = ARGV[1], ARGV[2], ARGV[3]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -19,7 +19,7 @@ local function park(id, failures, delay, err)
   if not pending then return 0 end
   if pending[2] ~= consumer then return -1 end
   if #redis.call('XRANGE', KEYS[1], id, id) == 0 then return -2 end
-  redis.call('HSET', KEYS[2], id, failures .. ' ' .. err)
+  if failures ~= '0' then redis.call('HSET', KEYS[2], id, failures .. ' ' .. err) end
   redis.call('ZADD', KEYS[3], string.format('%.0f', now + delay), id)
   redis.call('XCLAIM', KEYS[1], group, waiting, 0, id, 'JUSTID')
   return 1

@@ -1,19 +1,21 @@
 -- Writes the outputs of handled entries and acknowledges them: for each entry all of it, or nothing.
 --
 -- KEYS  stream, failures, output keys…: streams, and sets of what is delayed for a stream
--- ARGV  group, consumer, then for each entry:
+-- ARGV  group, consumer, command to acknowledge by (XACK, or XACKDEL to remove the entry from the stream
+--       where every group has acknowledged it), then for each entry:
 --         id, number of outputs, then for each output:
 --           index of its key among the output keys (from 1), milliseconds to wait (0 where the key
 --           is a stream), number of values, field, value, …
 -- Gives for each entry
 --   1  written and acknowledged
+--   2  likewise, but the server does not know XACKDEL: the entry stays on the stream
 --   0  no longer pending: it was settled before, so nothing was written
 --  -1  pending for another consumer: nothing was written
 --   a text: the output key of that name is a key of another type; nothing was written
 --
 -- A server that is out of memory refuses the first write of the script, before anything is done.
-local group, consumer = ARGV[1], ARGV[2]
-local at = 3
+local group, consumer, how = ARGV[1], ARGV[2], ARGV[3]
+local at = 4
 local answers = {}
 
 local function take()
@@ -46,6 +48,16 @@ local function write(output)
   redis.call('XADD', output.key, '*', unpack(ARGV, output.from, output.to))
 end
 
+-- Never fails for want of XACKDEL: by then outputs are written.
+local function acknowledge(id)
+  if how == 'XACKDEL' then
+    local done = redis.pcall('XACKDEL', KEYS[1], group, 'ACKED', 'IDS', 1, id)
+    if not done.err then return 1 end
+  end
+  redis.call('XACK', KEYS[1], group, id)
+  return how == 'XACKDEL' and 2 or 1
+end
+
 local function settle(id, outputs)
   local pending = redis.call('XPENDING', KEYS[1], group, id, id, 1)[1]
   if not pending then return 0 end
@@ -54,7 +66,7 @@ local function settle(id, outputs)
   if refused then return refused end
   for _, output in ipairs(outputs) do write(output) end
   redis.call('HDEL', KEYS[2], id)
-  return redis.call('XACK', KEYS[1], group, id)
+  return acknowledge(id)
 end
 
 while at <= #ARGV do
