@@ -86,6 +86,27 @@ impl Redis {
         redis::cmd("EVAL").arg(script).arg(0).exec(&mut self.0).unwrap();
     }
 
+    /// Runs a script.
+    #[track_caller]
+    pub fn run<T: FromRedisValue>(&mut self, script: &str, keys: &[&str], values: &[&str]) -> T {
+        let mut command = redis::cmd("EVAL");
+        command.arg(script).arg(keys.len()).arg(keys).arg(values);
+        command.query(&mut self.0).unwrap()
+    }
+
+    /// What the one host of a handler tells of itself; nothing while none does.
+    pub fn sign(&mut self, stream: &str, group: &str) -> serde_json::Value {
+        let keys: Vec<String> = self.ask(&format!("KEYS tidegate:*:live:{stream}:{group}:*"));
+        let told = keys.first().map(|key| self.ask::<String>(&format!("GET {key}")));
+        told.map_or(serde_json::Value::Null, |told| serde_json::from_str(&told).unwrap())
+    }
+
+    /// Whether the server knows a command.
+    pub fn knows(&mut self, command: &str) -> bool {
+        let told: redis::RedisResult<Vec<Value>> = self.attempt(&format!("COMMAND INFO {command}"));
+        told.is_ok_and(|told| !matches!(told.first(), None | Some(Value::Nil)))
+    }
+
     /// Appends a message and gives its id.
     #[track_caller]
     pub fn add<N: AsRef<[u8]>, V: AsRef<[u8]>>(
