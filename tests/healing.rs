@@ -1,10 +1,201 @@
-//! A stream, a group or a server that is not as it should be: named once, waited for, and gone on with.
+//! A group or a server that is not as it should be: named once, waited for, and gone on with, without a restart.
 
 #![allow(clippy::unwrap_used, reason = "a test may take what it knows to be there")]
 
 mod harness;
 
-use harness::eventually;
+use std::time::Duration;
+
+use harness::{Host, Options, Redis, Running, Server, eventually, never, within};
+
+const PROBE: &str = r#"
+[handler.h]
+plugin = "probe.wasm"
+stream = "in"
+outputs = ["out*"]
+concurrency = 16
+retry = { attempts = 5, first = "20ms", max = "100ms" }
+"#;
+
+/// Mending takes some seconds at most.
+const MENDED: Duration = Duration::from_secs(40);
+
+/// A host in the middle of this many messages, each of which writes one entry.
+fn in_mid_work(options: Options, count: usize) -> (Server, Redis, Running, Vec<String>) {
+    let server = Server::with(options);
+    let mut redis = server.client();
+    let ids = redis.add_many(count, "in", &[("sleep-ms", "4"), ("emit", "out")]);
+    let host = Host::start(&server, PROBE);
+    eventually("it is in mid-work", || redis.length("out") >= 50);
+    (server, redis, host, ids)
+}
+
+/// Everything was handled, each message once, at its first attempt.
+#[track_caller]
+fn the_sums_hold(redis: &mut Redis, mut ids: Vec<String>) {
+    within(MENDED, "every message is handled", || redis.length("out") >= ids.len());
+    redis.wait_settled("in", "h");
+    let mut written = redis.column("out", "id");
+    written.sort();
+    ids.sort();
+    assert_eq!(written, ids);
+    assert!(redis.column("out", "attempt").iter().all(|attempt| attempt == "1"));
+}
+
+/// Waits until the host names what is wrong, and goes on being asked for; it says so once.
+#[track_caller]
+fn named_once(host: &Running, word: &str) {
+    let lines = |text: &str| {
+        host.log().lines().filter(|line| line.contains(text) && line.contains(word)).count()
+    };
+    eventually("it says why", || lines("again") > 0);
+    never(Duration::from_millis(1500), "it says so in a flood", || {
+        lines("cannot read") > 1 || lines("cannot settle") > 1
+    });
+}
+
+/// Runs an idle host whose group begins so, loses its stream, and gives what is handled of the
+/// twenty messages that came before the group was there again.
+fn handled_of_what_came_in_between(lines: &str) -> usize {
+    let server = Server::start();
+    let host = Host::start(&server, &format!("{PROBE}{lines}\n"));
+    let mut redis = server.client();
+    eventually("it reads", || redis.readers() == 1);
+    redis.add("in", &[("emit", "out")]);
+    redis.wait_first("out");
+    // In one step, so that the host cannot create the group in between.
+    redis.eval("redis.call('DEL', 'in') for n = 1, 20 do redis.call('XADD', 'in', '*', 'emit', 'out9') end");
+    eventually("the group is there again", || redis.has_group("in", "h"));
+    redis.add("in", &[("emit", "out2")]);
+    redis.wait_first("out2");
+    redis.wait_settled("in", "h");
+    assert_eq!(host.log().matches("the group was gone").count(), 1, "{}", host.log());
+    redis.length("out9")
+}
 
 #[test]
-fn x() { eventually("", || true) }
+fn a_lost_group_begins_where_the_manifest_says() {
+    assert_eq!(handled_of_what_came_in_between("start = \"$\""), 20);
+    assert_eq!(handled_of_what_came_in_between("start = \"$\"\nafter-loss = \"start\""), 0);
+    assert_eq!(handled_of_what_came_in_between("after-loss = \"start\""), 20);
+}
+
+#[test]
+fn a_group_that_cannot_be_created_again_is_told_of_once_and_created_once_it_can() {
+    let server = Server::start();
+    let host = Host::start(&server, PROBE);
+    let mut redis = server.client();
+    eventually("it reads", || redis.readers() == 1);
+    redis.add("in", &[("emit", "out")]);
+    redis.wait_first("out");
+    redis.tell("CONFIG SET maxmemory 1");
+    redis.tell("DEL in");
+    const WARNING: &str = "cannot be created again for now";
+    eventually("it says so", || host.log().contains(WARNING));
+    never(Duration::from_secs(2), "it says so again", || host.log().matches(WARNING).count() > 1);
+    redis.tell("CONFIG SET maxmemory 0");
+    redis.add("in", &[("emit", "out2")]);
+    redis.wait_first("out2");
+    eventually("it counted what went wrong", || {
+        redis.sign("in", "h")["troubles"]["group-gone"].as_u64() > Some(0)
+    });
+}
+
+#[test]
+fn a_read_that_someone_unblocks_is_no_reason_to_heal() {
+    let server = Server::start();
+    let host = Host::start(&server, PROBE);
+    let mut redis = server.client();
+    eventually("it reads", || redis.readers() == 1);
+    let clients: String = redis.ask("CLIENT LIST TYPE normal");
+    let reader = clients.lines().find(|line| line.contains(" cmd=xreadgroup ")).unwrap();
+    let id = reader.split(' ').next().unwrap().strip_prefix("id=").unwrap();
+    redis.tell(&format!("CLIENT UNBLOCK {id} ERROR"));
+    redis.add("in", &[("emit", "out")]);
+    redis.wait_first("out");
+    assert!(!host.log().contains("the group was gone"), "{}", host.log());
+}
+
+#[test]
+fn a_server_that_becomes_a_replica_and_a_primary_again_is_worked_with_again() {
+    let (_server, mut redis, host, ids) = in_mid_work(Options::default(), 800);
+    redis.tell("REPLICAOF 127.0.0.1 1");
+    eventually("it says why", || host.log().to_lowercase().contains("read only replica"));
+    redis.tell("REPLICAOF NO ONE");
+    the_sums_hold(&mut redis, ids);
+}
+
+#[test]
+fn a_server_that_is_busy_with_a_script_is_waited_for() {
+    let lines = vec!["lua-time-limit 50".into()];
+    let (server, mut redis, host, ids) = in_mid_work(Options { lines, ..Options::default() }, 800);
+    let mut busy = server.client();
+    let script = std::thread::spawn(move || {
+        busy.attempt::<String>("EVAL repeat(function()end)()until(false) 0").unwrap_err();
+    });
+    named_once(&host, "BUSY");
+    // A script that wrote nothing may be ended.
+    eventually("the script ends", || redis.attempt::<String>("SCRIPT KILL").is_ok());
+    script.join().unwrap();
+    the_sums_hold(&mut redis, ids);
+}
+
+#[test]
+fn a_server_that_cannot_save_and_so_takes_no_writes_is_waited_for() {
+    let lines = vec!["save 36000 1".into()];
+    let (server, mut redis, host, ids) = in_mid_work(Options { lines, ..Options::default() }, 800);
+    // What it would save to is a folder.
+    let dump = server.directory().join("dump.rdb");
+    std::fs::create_dir(&dump).unwrap();
+    redis.tell("BGSAVE");
+    named_once(&host, "MISCONF");
+    std::fs::remove_dir(&dump).unwrap();
+    redis.tell("BGSAVE");
+    the_sums_hold(&mut redis, ids);
+}
+
+#[test]
+fn a_server_that_misses_its_replicas_is_waited_for() {
+    let (_server, mut redis, host, ids) = in_mid_work(Options::default(), 800);
+    redis.tell("CONFIG SET min-replicas-to-write 1");
+    named_once(&host, "NOREPLICAS");
+    let stuck = redis.length("out");
+    never(Duration::from_millis(300), "something is written", || redis.length("out") > stuck);
+    redis.tell("CONFIG SET min-replicas-to-write 0");
+    the_sums_hold(&mut redis, ids);
+    eventually("it counted what went wrong", || {
+        redis.sign("in", "h")["troubles"]["unwritable"].as_u64() > Some(0)
+    });
+}
+
+#[test]
+fn without_memory_what_writes_nothing_goes_on_and_what_does_is_not_acknowledged() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let emitting = redis.add_many(20, "in", &[("sleep-ms", "300"), ("emit", "out")]);
+    redis.add_many(600, "in", &[("sleep-ms", "4")]);
+    let host = Host::start(&server, PROBE);
+    eventually("it is in mid-work", || redis.pending("in", "h") > 0);
+    redis.tell("CONFIG SET maxmemory 1");
+    eventually("all that writes nothing is settled", || {
+        redis.unread("in", "h") == 0 && redis.pending("in", "h") == 20
+    });
+    assert!(host.log().contains("OOM"), "{}", host.log());
+    redis.tell("CONFIG SET maxmemory 0");
+    the_sums_hold(&mut redis, emitting);
+}
+
+#[test]
+fn credentials_that_are_rotated_in_mid_work_cost_no_attempt() {
+    let server = Server::with(Options { tcp: true, ..Options::default() });
+    let mut redis = server.client();
+    redis.tell("ACL SETUSER app on >pw ~* &* +@all");
+    let ids = redis.add_many(800, "in", &[("sleep-ms", "4"), ("emit", "out")]);
+    let host = Host::at(&format!("redis://app:pw@127.0.0.1:{}", server.port), PROBE);
+    eventually("it is in mid-work", || redis.length("out") >= 50);
+    redis.tell("ACL SETUSER app resetpass >another");
+    redis.kill_others();
+    eventually("it says why", || host.log().contains("authentication"));
+    redis.tell("ACL SETUSER app >pw");
+    the_sums_hold(&mut redis, ids);
+}

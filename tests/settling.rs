@@ -85,7 +85,11 @@ fn more_forbidden_outputs_than_may_wait_in_memory_wait_in_redis_at_no_cost() {
     redis.add_many(1300, "in", &[("emit", "out9")]);
     let waiting = "tidegate:{in}:waiting:in:h";
     eventually("some wait in Redis", || redis.ask::<usize>(&format!("ZCARD {waiting}")) == 276);
-    assert_eq!(redis.ask::<usize>("EXISTS tidegate:{in}:failures:in:h"), 0, "no attempt was counted");
+    assert_eq!(
+        redis.ask::<usize>("EXISTS tidegate:{in}:failures:in:h"),
+        0,
+        "no attempt was counted"
+    );
     // And still it handles what it may.
     redis.add_many(50, "in", &[("emit", "out")]);
     redis.wait_for(50, "out");

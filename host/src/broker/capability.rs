@@ -110,7 +110,7 @@ enum Verdict {
     Missing,
     /// This user may not.
     Forbidden,
-    /// The server could not say; done without until the next connection.
+    /// The server could not say, as it takes no writes now: as before, and done without at first.
     Unclear,
 }
 
@@ -220,9 +220,14 @@ pub(super) struct Abilities {
 
 impl Abilities {
     /// Takes in what a server told; a line in the log says so where it is news.
-    pub(super) fn learn(&self, survey: Survey) {
-        self.bits.store(survey.bits(), Ordering::Relaxed);
+    pub(super) fn learn(&self, mut survey: Survey) {
         let mut known = self.survey.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((_, verdict), (_, before)) in survey.verdicts.iter_mut().zip(&known.verdicts) {
+            if *verdict == Verdict::Unclear {
+                *verdict = *before;
+            }
+        }
+        self.bits.store(survey.bits(), Ordering::Relaxed);
         if *known != survey {
             survey.tell();
             *known = survey;
@@ -328,6 +333,21 @@ mod tests {
         assert!(!abilities.has(Ability::ReadSize) && abilities.has(Ability::AckDelete));
         abilities.learn(Survey::read(&able("redis_version:8.10.1")));
         assert!(abilities.has(Ability::ReadSize));
+    }
+
+    #[test]
+    fn a_server_that_cannot_say_for_now_is_taken_to_be_as_before() {
+        let abilities = Abilities::default();
+        let unclear = || {
+            let mut answers = able("redis_version:8.2.3");
+            answers[0] = refused("READONLY You can't write against a read only replica.");
+            Survey::read(&answers)
+        };
+        abilities.learn(unclear());
+        assert!(!abilities.has(Ability::AckDelete));
+        abilities.learn(Survey::read(&able("redis_version:8.2.3")));
+        abilities.learn(unclear());
+        assert!(abilities.has(Ability::AckDelete));
     }
 
     #[test]

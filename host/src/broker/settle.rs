@@ -221,7 +221,9 @@ impl Clerk {
         } else if trouble == Trouble::GroupGone {
             // The reader creates the group again; from its start the entries come once more.
             self.ledger.supersede(items);
-        } else if call.kind == Kind::Deleted {
+        } else if call.kind == Kind::Deleted
+            && matches!(trouble, Trouble::Incapable | Trouble::Forbidden)
+        {
             // A failover may have landed on a server that does not know it.
             self.post.link.abilities().lose(Ability::AckDelete);
             apart.extend(self.post.calls(items));
