@@ -303,13 +303,19 @@ fn consumer(row: &Row) -> Option<Consumer> {
     })
 }
 
+/// The last error in what park.lua wrote.
+pub(super) fn last_error(recorded: &[u8]) -> String {
+    let mut parts = recorded.splitn(2, |byte| *byte == b' ');
+    String::from_utf8_lossy(parts.nth(1).unwrap_or_default()).into_owned()
+}
+
 /// The count at the start of what park.lua wrote.
 pub(super) fn failures(recorded: &[u8]) -> u32 {
     let count = recorded.split(|byte| *byte == b' ').next().unwrap_or_default();
     u32::try_from(number(count)).unwrap_or(u32::MAX)
 }
 
-fn number(digits: &[u8]) -> u64 {
+pub(super) fn number(digits: &[u8]) -> u64 {
     std::str::from_utf8(digits).ok().and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0) as u64
 }
 
@@ -335,5 +341,8 @@ mod tests {
         assert_eq!(failures(b"1 "), 1);
         assert_eq!(failures(b""), 0);
         assert_eq!(failures(b"nonsense"), 0);
+        assert_eq!(last_error(b"3 the ledger is down"), "the ledger is down");
+        assert_eq!(last_error(b"1 "), "");
+        assert_eq!(last_error(b"1"), "");
     }
 }

@@ -13,6 +13,8 @@ pub(super) enum Lua {
     Claim,
     Retire,
     Redrive,
+    Release,
+    Replay,
 }
 
 /// The hashes that Redis knows the scripts by, in the order of [`Lua::ALL`].
@@ -20,8 +22,16 @@ static HASHES: LazyLock<[String; Lua::ALL.len()]> =
     LazyLock::new(|| Lua::ALL.map(|lua| Script::new(lua.source()).get_hash().to_owned()));
 
 impl Lua {
-    const ALL: [Self; 6] =
-        [Self::Settle, Self::Park, Self::Bury, Self::Claim, Self::Retire, Self::Redrive];
+    const ALL: [Self; 8] = [
+        Self::Settle,
+        Self::Park,
+        Self::Bury,
+        Self::Claim,
+        Self::Retire,
+        Self::Redrive,
+        Self::Release,
+        Self::Replay,
+    ];
 
     fn source(self) -> &'static str {
         match self {
@@ -31,6 +41,8 @@ impl Lua {
             Self::Claim => include_str!("scripts/claim.lua"),
             Self::Retire => include_str!("scripts/retire.lua"),
             Self::Redrive => include_str!("scripts/redrive.lua"),
+            Self::Release => include_str!("scripts/release.lua"),
+            Self::Replay => include_str!("scripts/replay.lua"),
         }
     }
 

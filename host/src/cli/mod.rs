@@ -8,8 +8,15 @@ mod check;
 mod dead;
 mod demo;
 mod dev;
+mod groups;
+mod listing;
+mod moment;
+mod pace;
+mod pending;
 mod print;
 mod publish;
+mod replay;
+mod retries;
 mod run;
 mod source;
 mod status;
@@ -46,8 +53,14 @@ enum Command {
     Publish(publish::Arguments),
     /// Show handlers, lag, pending, retries, dead letters, hosts and rates
     Status(status::Arguments),
-    /// List, show, redrive or purge dead letters
+    /// List what was read and is not settled: who has it, since when, and what failed
+    Pending(pending::Arguments),
+    /// List, release or bury what waits for another attempt
+    Retries(retries::Arguments),
+    /// List, count, show, redrive or purge dead letters
     Dead(dead::Arguments),
+    /// Hand messages that a handler has settled to it again, and to it alone
+    Replay(replay::Arguments),
 }
 
 /// Why a command ended early, and with which exit status.
@@ -137,7 +150,10 @@ impl Command {
             Self::Check(arguments) => check::run(&arguments),
             Self::Publish(arguments) => publish::run(arguments).await,
             Self::Status(arguments) => status::run(arguments).await,
+            Self::Pending(arguments) => pending::run(arguments).await,
+            Self::Retries(arguments) => retries::run(arguments).await,
             Self::Dead(arguments) => dead::run(arguments).await,
+            Self::Replay(arguments) => replay::run(arguments).await,
         }
     }
 
@@ -147,7 +163,13 @@ impl Command {
             Self::Run(arguments) => arguments.voice(),
             Self::Dev(_) => Voice::Friendly,
             Self::Demo(_) => Voice::Quiet,
-            Self::Check(_) | Self::Publish(_) | Self::Status(_) | Self::Dead(_) => Voice::Terse,
+            Self::Check(_)
+            | Self::Publish(_)
+            | Self::Status(_)
+            | Self::Pending(_)
+            | Self::Retries(_)
+            | Self::Dead(_)
+            | Self::Replay(_) => Voice::Terse,
         }
     }
 }

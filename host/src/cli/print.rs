@@ -16,6 +16,9 @@ use super::Failure;
 /// What stands where a figure cannot be given.
 pub(super) const ABSENT: &str = "–";
 
+/// Characters of an error or a name in a table.
+pub(super) const CELL: usize = 60;
+
 /// Whether anyone still reads what is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reader {
@@ -39,17 +42,19 @@ fn write_to(out: &mut dyn Write, text: &str) -> io::Result<Reader> {
 
 /// Prints a value as indented JSON.
 pub(super) fn json(value: &impl Serialize) -> Result<Reader, Failure> {
-    print_json(serde_json::to_string_pretty(value))
+    let written = serde_json::to_string_pretty(value).map_err(io::Error::from);
+    text(&(written.map_err(Failure::system("write the answer as JSON"))? + "\n"))
 }
 
 /// Prints a value as JSON on one line.
 pub(super) fn json_line(value: &impl Serialize) -> Result<Reader, Failure> {
-    print_json(serde_json::to_string(value))
+    text(&(as_json(value)? + "\n"))
 }
 
-fn print_json(written: serde_json::Result<String>) -> Result<Reader, Failure> {
-    let written = written.map_err(io::Error::from);
-    text(&(written.map_err(Failure::system("write the answer as JSON"))? + "\n"))
+/// A value as JSON on one line, for [`text`].
+pub(super) fn as_json(value: &impl Serialize) -> Result<String, Failure> {
+    let written = serde_json::to_string(value).map_err(io::Error::from);
+    written.map_err(Failure::system("write the answer as JSON"))
 }
 
 /// Lays out a table, for [`text`].
@@ -130,9 +135,19 @@ pub(super) fn span(millis: u64) -> String {
     humantime::format_duration(span).to_string()
 }
 
+/// When something is due.
+pub(super) fn due(in_millis: u64) -> String {
+    if in_millis == 0 { "now".to_owned() } else { format!("in {}", span(in_millis)) }
+}
+
 /// `1 letter`, `2 letters`.
 pub(super) fn count(number: u64, one: &str) -> String {
-    if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
+    count_as(number, one, &format!("{one}s"))
+}
+
+/// `1 retry`, `2 retries`.
+pub(super) fn count_as(number: u64, one: &str, many: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::Failure;
 use super::print::{self, Reader};
 use super::source::Source;
 use crate::broker::{Broker, GroupStatus, HostStatus};
-use crate::manifest::Handler;
+use crate::manifest::{Handler, Supply};
 
 /// How often `--watch` looks; a host tells its rate no more often than this.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
@@ -77,12 +77,15 @@ struct HandlerStatus {
     handler: String,
     stream: String,
     group: String,
+    #[serde(skip)]
+    supply: Supply,
     group_exists: bool,
     length: Option<u64>,
     unread: Option<u64>,
     oldest_unread_ms: Option<u64>,
     pending: Option<u64>,
     retries_waiting: Option<u64>,
+    next_retry_ms: Option<u64>,
     dead_letter: String,
     /// Letters on the dead-letter stream, which handlers may share.
     dead: Option<u64>,
@@ -98,7 +101,13 @@ impl Status {
     async fn read(broker: &Broker, handlers: &[Handler]) -> Result<Self, Failure> {
         let mut read = Vec::with_capacity(handlers.len());
         for handler in handlers {
-            read.push(HandlerStatus::new(handler, broker.inspect(handler).await?));
+            let groups = broker.on_each_group(handler).await?;
+            for group in &groups {
+                read.push(HandlerStatus::new(group, broker.inspect(group).await?));
+            }
+            if groups.is_empty() {
+                read.push(HandlerStatus::new(handler, None));
+            }
         }
         Ok(Self { redis: broker.address().to_owned(), handlers: read })
     }
@@ -116,9 +125,9 @@ impl Status {
     }
 }
 
-const HANDLER_COLUMNS: [&str; 11] = [
-    "handler", "stream", "group", "unread", "oldest", "pending", "waiting", "dead", "hosts",
-    "rate/s", "plugin",
+const HANDLER_COLUMNS: [&str; 12] = [
+    "handler", "stream", "group", "unread", "oldest", "pending", "waiting", "next try", "dead",
+    "hosts", "rate/s", "plugin",
 ];
 
 const HOST_COLUMNS: [&str; 7] =
@@ -134,12 +143,14 @@ impl HandlerStatus {
             handler: handler.name.to_string(),
             stream: handler.stream.to_string(),
             group: handler.group.to_string(),
+            supply: handler.supply,
             group_exists: group.is_some(),
             length: group.map(|group| group.length),
             unread: group.and_then(|group| group.lag),
             oldest_unread_ms: group.and_then(|group| group.oldest_unread),
             pending: group.map(|group| group.pending),
             retries_waiting: group.map(|group| group.retries_waiting),
+            next_retry_ms: group.and_then(|group| group.next_retry),
             dead_letter: handler.dead_letter.to_string(),
             dead: group.map(|group| group.dead),
             hosts_alive: group.map(|_| alive),
@@ -150,10 +161,11 @@ impl HandlerStatus {
     }
 
     fn row(&self) -> Vec<Cell> {
-        let group = if self.group_exists {
-            print::legible(self.group.as_bytes())
-        } else {
-            format!("{} (not yet there)", print::legible(self.group.as_bytes()))
+        let group = print::legible(self.group.as_bytes());
+        let group = match (self.supply, self.group_exists) {
+            (Supply::Channel, _) => "(a channel)".to_owned(),
+            (Supply::Group | Supply::Broadcast, true) => group,
+            (Supply::Group | Supply::Broadcast, false) => format!("{group} (not yet there)"),
         };
         let plugins: Vec<_> = self.plugins.iter().map(|digest| short(digest)).collect();
         let plugins = (!plugins.is_empty()).then(|| plugins.join(", "));
@@ -165,6 +177,7 @@ impl HandlerStatus {
             number(self.oldest_unread_ms.map(print::span)),
             number(self.pending),
             number(self.retries_waiting),
+            number(self.next_retry_ms.map(print::due)),
             unwanted(self.dead),
             needed(self.hosts_alive),
             number(self.rate.map(|rate| format!("{rate:.1}"))),
@@ -256,7 +269,7 @@ mod tests {
     fn a_figure_that_redis_cannot_give_is_absent_and_one_that_is_zero_is_zero() {
         let group = GroupStatus { lag: None, pending: 0, ..GroupStatus::default() };
         let row = shown(&HandlerStatus::new(&handler(), Some(group)).row());
-        assert_eq!(row[3..], ["–", "–", "0", "0", "0", "0", "–", "–"]);
+        assert_eq!(row[3..], ["–", "–", "0", "0", "–", "0", "0", "–", "–"]);
     }
 
     #[test]
