@@ -14,13 +14,15 @@ use crate::manifest::Handler;
 use crate::message::MessageId;
 use crate::shutdown::Stop;
 
-/// Hand messages of a handler's stream to it again, as if for their first attempt
-///
-/// Only this handler sees them: other groups of the stream do not. Its outputs are written
-/// again, and whatever else it does is done again. Messages that it holds, or has not read
-/// yet, are left alone: it handles them anyway. A handler with `dedupe` drops what it has
-/// handled within its window.
+/// What a careful operator wants to know before saying yes.
+const CONSEQUENCES: &str = "\
+Only this handler sees the messages again, each as a first attempt; other groups of the stream
+do not notice. Its outputs are written again, and whatever else it does is done again. What it
+holds, or has not read yet, is left alone: it is handled anyway. A handler with `dedupe` drops
+what it has handled within its window.";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = CONSEQUENCES)]
 pub(super) struct Arguments {
     /// The handler
     handler: String,
@@ -162,7 +164,7 @@ fn tell(arguments: &Arguments, handler: &Handler, tally: &Tally) -> Result<(), F
     }
     for (stream, oldest) in &tally.trimmed {
         let since = moment::shown(oldest.millis);
-        eprintln!("`{stream}` begins at {oldest} ({since}); what was before is no longer there");
+        eprintln!("`{stream}` begins at {oldest} ({since}); it has nothing from before");
     }
     for line in left_alone(sum) {
         eprintln!("{line}");
@@ -180,7 +182,7 @@ fn tell(arguments: &Arguments, handler: &Handler, tally: &Tally) -> Result<(), F
     }
     if arguments.yes {
         eprintln!(
-            "replaying {messages} of `{stream}` to `{name}`; a host takes them in two seconds"
+            "replaying {messages} of `{stream}` to `{name}`; its hosts begin within two seconds"
         );
         return Ok(());
     }

@@ -282,7 +282,7 @@ mod tests {
         let status =
             HandlerStatus::new(&handler(), Some(GroupStatus { hosts, ..GroupStatus::default() }));
         let row = shown(&status.row());
-        assert_eq!(row[8..], ["2", "3.5", "aaaaaaaa, bbbbbbbb"]);
+        assert_eq!(row[9..], ["2", "3.5", "aaaaaaaa, bbbbbbbb"]);
         let rows: Vec<_> = status.host_rows().map(|row| shown(&row)).collect();
         assert_eq!(rows[0], ["a", "charge", "2", "1s", "0.1.0", "aaaaaaaa", "yes"]);
         assert_eq!(rows[2], ["c", "charge", "2", "1s", "–", "–", "no"]);

@@ -1,11 +1,13 @@
 //! `tidegate retries list`: the retries of all handlers, the soonest first.
 
+use std::collections::VecDeque;
+
 use comfy_table::Cell;
 use serde::Serialize;
 
 use super::print::{self, CELL};
 use super::{Failure, Listed, Listing, Place, moment};
-use crate::broker::Waiting;
+use crate::broker::{Retries, Waiting};
 use crate::manifest::Handler;
 
 #[derive(Debug, clap::Args)]
@@ -19,26 +21,66 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let groups = arguments.place.open().await?;
-    let mut soonest: Vec<(u64, Shown)> = Vec::new();
-    // One more than is asked for shows that there are more.
-    let kept = arguments.limit.saturating_add(1);
-    for handler in &groups.handlers {
-        let retries = groups.broker.retries(handler);
-        let mut read = 0;
-        while read < kept {
-            let page = retries.page(read).await?;
-            if page.is_empty() {
-                break;
-            }
-            read += page.len();
-            soonest.extend(page.into_iter().map(|retry| (retry.due, Shown::new(handler, retry))));
-        }
-        soonest.sort_by_key(|(due, _)| *due);
-        soonest.truncate(kept);
-    }
+    let mut queues: Vec<Queue<'_>> = groups
+        .handlers
+        .iter()
+        .map(|handler| Queue {
+            handler,
+            retries: groups.broker.retries(handler),
+            read: 0,
+            ahead: VecDeque::new(),
+            ended: false,
+        })
+        .collect();
     let mut listing = Listing::new(arguments.place.form(), arguments.limit);
-    listing.page(soonest.into_iter().map(|(_, shown)| shown).collect())?;
+    while !listing.is_over() {
+        let page = soonest(&mut queues).await?;
+        if page.is_empty() {
+            break;
+        }
+        listing.page(page)?;
+    }
     listing.end("no retry waits")
+}
+
+/// Retries that are printed together.
+const PAGE: usize = 500;
+
+/// The retries of one group, of which a page is read ahead.
+struct Queue<'a> {
+    handler: &'a Handler,
+    retries: Retries<'a>,
+    read: usize,
+    ahead: VecDeque<Waiting>,
+    ended: bool,
+}
+
+impl Queue<'_> {
+    /// When its next one is due; none at its end.
+    async fn next_due(&mut self) -> Result<Option<u64>, Failure> {
+        if self.ahead.is_empty() && !self.ended {
+            self.ahead = self.retries.page(self.read).await?.into();
+            self.read += self.ahead.len();
+            self.ended = self.ahead.is_empty();
+        }
+        Ok(self.ahead.front().map(|retry| retry.due))
+    }
+}
+
+/// The next page of all queues together; empty at the end of all.
+async fn soonest(queues: &mut [Queue<'_>]) -> Result<Vec<Shown>, Failure> {
+    let mut page = Vec::new();
+    while page.len() < PAGE {
+        let mut first = None;
+        for (at, queue) in queues.iter_mut().enumerate() {
+            let due = queue.next_due().await?;
+            first = [first, due.map(|due| (due, at))].into_iter().flatten().min();
+        }
+        let Some((_, at)) = first else { break };
+        let queue = &mut queues[at];
+        page.extend(queue.ahead.pop_front().map(|retry| Shown::new(queue.handler, retry)));
+    }
+    Ok(page)
 }
 
 /// A retry as it is printed.

@@ -46,6 +46,9 @@ struct Place {
     /// Only retries of this handler; may be repeated
     #[arg(long = "handler", value_name = "NAME")]
     handlers: Vec<String>,
+    /// Only retries on this stream, such as a shard
+    #[arg(long, value_name = "NAME")]
+    stream: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -59,13 +62,21 @@ impl Place {
     }
 
     async fn open(&self) -> Result<Groups, Failure> {
-        Groups::open(&self.source, &self.handlers, "tidegate-retries").await
+        let mut groups = Groups::open(&self.source, &self.handlers, "tidegate-retries").await?;
+        if let Some(stream) = &self.stream {
+            groups.handlers.retain(|handler| *handler.stream == **stream);
+            if groups.handlers.is_empty() {
+                let problem = format!("no such handler reads stream `{stream}`; see `status`");
+                return Err(Failure::Usage(problem));
+            }
+        }
+        Ok(groups)
     }
 }
 
 /// The ids by the handler for which each waits, and those that wait for none.
 ///
-/// Groups of one stream share its ids, so an id that waits for two handlers is refused.
+/// An id that means more than one message, or one for more than one handler, is refused.
 async fn locate<'a>(
     groups: &'a Groups,
     ids: &[MessageId],
@@ -74,8 +85,9 @@ async fn locate<'a>(
     for handler in &groups.handlers {
         let waiting = groups.broker.retries(handler).which_wait(ids).await?;
         for (other, others) in &found {
-            if let Some(id) = waiting.iter().find(|id| others.contains(id)) {
-                return Err(Failure::Usage(twice(*id, other, handler)));
+            let both = waiting.iter().find(|id| others.contains(id));
+            if let Some(problem) = both.and_then(|id| twice(*id, other, handler)) {
+                return Err(Failure::Usage(problem));
             }
         }
         found.push((handler, waiting));
@@ -85,17 +97,20 @@ async fn locate<'a>(
     Ok((found, missing))
 }
 
-fn twice(id: MessageId, one: &Handler, other: &Handler) -> String {
-    let (first, second) = (&one.name, &other.name);
-    if first == second {
-        let (first, second) = (&one.stream, &other.stream);
-        return format!(
-            "{id} waits for `{}` both on `{first}` and on `{second}`, or for two of its hosts; \
-             --all is the way to reach both",
-            one.name
-        );
+/// Why one id is not enough to say which message is meant.
+///
+/// The groups of a broadcast's hosts share a message; two shards give ids without asking each other.
+fn twice(id: MessageId, one: &Handler, other: &Handler) -> Option<String> {
+    if one.name != other.name {
+        let (one, other) = (&one.name, &other.name);
+        return Some(format!(
+            "{id} waits both for `{one}` and for `{other}`; name one with --handler"
+        ));
     }
-    format!("{id} waits both for `{first}` and for `{second}`; name one with --handler")
+    (one.stream != other.stream).then(|| {
+        let (one, other) = (&one.stream, &other.stream);
+        format!("{id} waits both on `{one}` and on `{other}`; name one with --stream")
+    })
 }
 
 /// What became of some retries.
