@@ -119,6 +119,23 @@ fn a_replay_leaves_alone_what_is_pending_or_unread() {
 }
 
 #[test]
+fn a_replay_tells_ids_apart_that_have_more_digits_than_a_double() {
+    let server = Server::start();
+    let mut redis = server.client();
+    redis.tell("XGROUP CREATE in h 0 MKSTREAM");
+    for id in ["99-1", "100-1", "9007199254740992-5", "9007199254740993-1"] {
+        redis.tell(&format!("XADD in {id} a b"));
+    }
+    redis.tell("XREADGROUP GROUP h ghost COUNT 3 STREAMS in >");
+    redis.tell("XACK in h 99-1 100-1 9007199254740992-5");
+    let arguments = ["replay", "h", "--from", "0", "--dry-run", "--json"];
+    let told = run(&server, &arguments).expect(0).json();
+    assert_eq!([&told["to-replay"], &told["pending"], &told["unread"]], [3, 0, 1]);
+    let arguments = ["replay", "h", "--from", "99-2", "--to", "100", "--dry-run", "--json"];
+    assert_eq!(run(&server, &arguments).expect(0).json()["to-replay"], 1);
+}
+
+#[test]
 fn a_replay_of_what_was_trimmed_says_where_the_stream_begins() {
     let server = Server::start();
     let (_host, mut redis, ids) = handled_by_two(&server);

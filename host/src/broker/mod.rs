@@ -44,7 +44,7 @@ pub use private::PrivateServer;
 pub use publish::Appended;
 pub use replay::{Act, Replay, Replayed};
 pub use reply::UnexpectedReply;
-pub use retries::{Eased, Retries, Waiting};
+pub use retries::{Retries, Steered, Waiting};
 pub use settle::Settler;
 
 use crate::figures::Figures;

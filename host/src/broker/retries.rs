@@ -45,7 +45,7 @@ pub struct Waiting {
 
 /// What came of asking for an entry that was thought to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Eased {
+pub enum Steered {
     /// It was done.
     Done,
     /// It is not pending: it was settled meanwhile, or never read.
@@ -56,7 +56,7 @@ pub enum Eased {
     TooLong,
 }
 
-impl Eased {
+impl Steered {
     /// What a script answers for one id.
     fn of(answer: &Value) -> Self {
         match answer {
@@ -174,7 +174,7 @@ impl Retries<'_> {
     /// # Errors
     ///
     /// As [`Self::page`]; some may be released all the same.
-    pub async fn release(&self, ids: &[MessageId]) -> Result<Vec<Eased>, BrokerError> {
+    pub async fn release(&self, ids: &[MessageId]) -> Result<Vec<Steered>, BrokerError> {
         let mut released = Vec::with_capacity(ids.len());
         for ids in ids.chunks(PAGE) {
             let mut releasing = Lua::Release.call(&[&self.keys.stream, &self.keys.waiting]);
@@ -183,7 +183,7 @@ impl Retries<'_> {
                 releasing.arg(id.to_string());
             }
             let answer = self.broker.link.query(&releasing).await.map_err(|e| self.failed(e))?;
-            released.extend(reply::array("release.lua", answer)?.iter().map(Eased::of));
+            released.extend(reply::array("release.lua", answer)?.iter().map(Steered::of));
         }
         Ok(released)
     }
@@ -193,7 +193,7 @@ impl Retries<'_> {
     /// # Errors
     ///
     /// As [`Self::page`], or when Redis refuses the letter; the entry then waits as before.
-    pub async fn bury(&self, id: MessageId, because: Option<&str>) -> Result<Eased, BrokerError> {
+    pub async fn bury(&self, id: MessageId, because: Option<&str>) -> Result<Steered, BrokerError> {
         let mut asking = redis::pipe();
         asking.cmd("XRANGE").arg(&self.keys.stream).arg(id.to_string()).arg(id.to_string());
         let mut answers = self.ask(asking).await?.into_iter();
@@ -204,7 +204,7 @@ impl Retries<'_> {
         let reason = if body.is_some() { Reason::Retries } else { Reason::Trimmed };
         let fields = body.unwrap_or_default();
         if fields.len() + ADDED > ENTRY_FIELDS_MAX {
-            return Ok(Eased::TooLong);
+            return Ok(Steered::TooLong);
         }
         let attempts = recorded.as_deref().map_or(0, failures);
         let error = by_hand(because, recorded.as_deref().map(last_error).as_deref());
@@ -223,7 +223,7 @@ impl Retries<'_> {
             burying.arg(name).arg(value);
         }
         let answer = self.broker.link.query(&burying).await.map_err(|e| self.failed(e))?;
-        Ok(Eased::of(&answer))
+        Ok(Steered::of(&answer))
     }
 
     async fn recorded(&self, ids: &[MessageId]) -> Result<Vec<Option<Vec<u8>>>, BrokerError> {

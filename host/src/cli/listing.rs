@@ -15,10 +15,17 @@ pub(super) enum Form {
     Json,
 }
 
-impl Form {
-    /// What `--json` asks for.
-    pub(super) fn of(json: bool) -> Self {
-        if json { Self::Json } else { Self::Table }
+/// For whom the command line wants it.
+#[derive(Debug, clap::Args)]
+pub(super) struct FormWanted {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl FormWanted {
+    pub(super) fn form(&self) -> Form {
+        if self.json { Form::Json } else { Form::Table }
     }
 }
 

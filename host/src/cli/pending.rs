@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Failure;
 use super::groups::Groups;
-use super::listing::{Form, Listed, Listing};
+use super::listing::{FormWanted, Listed, Listing};
 use super::moment;
 use super::print::{self, CELL};
 use super::source::Source;
@@ -25,9 +25,8 @@ pub(super) struct Arguments {
     /// Only entries that have been where they are for at least so long, such as 30s
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = span)]
     idle: Duration,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    wanted: FormWanted,
     #[command(flatten)]
     source: Source,
 }
@@ -39,7 +38,7 @@ fn span(text: &str) -> Result<Duration, String> {
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let groups = Groups::open(&arguments.source, &arguments.handlers, "tidegate-pending").await?;
-    let mut listing = Listing::new(Form::of(arguments.json), arguments.limit);
+    let mut listing = Listing::new(arguments.wanted.form(), arguments.limit);
     'handlers: for handler in &groups.handlers {
         let Some(mut entries) = groups.broker.pending(handler, arguments.idle).await? else {
             continue;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use comfy_table::Cell;
 use serde::Serialize;
 
-use super::listing::{Form, Listed, Listing};
+use super::listing::{FormWanted, Listed, Listing};
 use super::pace::progress;
 use super::print::{self, CELL};
 use super::select::{Filter, Place};
@@ -16,9 +16,8 @@ use crate::broker::DeadLetter;
 pub(super) struct Arguments {
     #[command(flatten)]
     filter: Filter,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    wanted: FormWanted,
     #[command(flatten)]
     place: Place,
 }
@@ -35,7 +34,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         }
     }
     bar.finish_and_clear();
-    let mut listing = Listing::new(Form::of(arguments.json), usize::MAX);
+    let mut listing = Listing::new(arguments.wanted.form(), usize::MAX);
     listing.page(counts.rows())?;
     listing.end("no dead letters")
 }

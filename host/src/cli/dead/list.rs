@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::Failure;
 use super::count::Counts;
-use super::listing::{Form, Listed, Listing};
+use super::listing::{FormWanted, Listed, Listing};
 use super::print::{self, CELL};
 use super::select::{Filter, Place};
 use super::show::Shown;
@@ -21,16 +21,15 @@ pub(super) struct Arguments {
     /// How many letters to list at most
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
-    /// Print JSON, fields included
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    wanted: FormWanted,
     #[command(flatten)]
     place: Place,
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let graveyard = arguments.place.open().await?;
-    let mut listing = Listing::new(Form::of(arguments.json), arguments.limit);
+    let mut listing = Listing::new(arguments.wanted.form(), arguments.limit);
     let mut counts = Counts::default();
     let mut extent = Extent::Whole;
     'streams: for stream in graveyard.streams() {

@@ -9,10 +9,10 @@ use std::collections::HashSet;
 use serde::Serialize;
 
 use super::groups::Groups;
-use super::listing::{Form, Listed, Listing};
+use super::listing::{Form, FormWanted, Listed, Listing};
 use super::source::Source;
 use super::{Failure, moment, print};
-use crate::broker::Eased;
+use crate::broker::Steered;
 use crate::manifest::Handler;
 use crate::message::MessageId;
 
@@ -49,16 +49,15 @@ struct Place {
     /// Only retries on this stream, such as a shard
     #[arg(long, value_name = "NAME")]
     stream: Option<String>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    wanted: FormWanted,
     #[command(flatten)]
     source: Source,
 }
 
 impl Place {
     fn form(&self) -> Form {
-        Form::of(self.json)
+        self.wanted.form()
     }
 
     async fn open(&self) -> Result<Groups, Failure> {
@@ -122,12 +121,12 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, id: MessageId, eased: Eased) {
-        match eased {
-            Eased::Done => self.done += 1,
-            Eased::Settled => self.left.push((id, "it is settled, or was never read")),
-            Eased::InHand => self.left.push((id, "a host has it in hand")),
-            Eased::TooLong => {
+    fn add(&mut self, id: MessageId, steered: Steered) {
+        match steered {
+            Steered::Done => self.done += 1,
+            Steered::Settled => self.left.push((id, "it is settled, or was never read")),
+            Steered::InHand => self.left.push((id, "a host has it in hand")),
+            Steered::TooLong => {
                 self.left.push((id, "it has more fields than can be buried in one step"));
             }
         }
@@ -194,9 +193,9 @@ mod tests {
             |tally: &Tally, done: &str| tally.verdict(done, Form::Table).unwrap_err().to_string();
         let mut tally = Tally::default();
         assert_eq!(said(&tally, "released"), "no retry waits");
-        tally.add(id, Eased::Done);
+        tally.add(id, Steered::Done);
         assert!(tally.verdict("released", Form::Table).is_ok());
-        tally.add(id, Eased::InHand);
+        tally.add(id, Steered::InHand);
         assert_eq!(said(&tally, "released"), "1 retry not released");
         tally.missing(&[id]);
         assert_eq!(said(&tally, "buried"), "2 retries not buried");

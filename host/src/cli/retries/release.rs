@@ -3,7 +3,7 @@
 use clap::ArgGroup;
 
 use super::{Failure, Place, Tally, locate, once};
-use crate::broker::{Broker, Eased};
+use crate::broker::{Broker, Steered};
 use crate::manifest::Handler;
 use crate::message::MessageId;
 
@@ -31,7 +31,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         let (found, missing) = locate(&groups, &once(&arguments.ids)).await?;
         for (handler, ids) in found {
             let released = groups.broker.retries(handler).release(&ids).await?;
-            ids.iter().zip(released).for_each(|(id, eased)| tally.add(*id, eased));
+            ids.iter().zip(released).for_each(|(id, steered)| tally.add(*id, steered));
         }
         tally.missing(&missing);
     }
@@ -49,6 +49,6 @@ async fn all(broker: &Broker, handler: &Handler) -> Result<u64, Failure> {
             return Ok(done);
         }
         let released = retries.release(&ids).await?;
-        done += released.iter().filter(|eased| **eased == Eased::Done).count() as u64;
+        done += released.iter().filter(|steered| **steered == Steered::Done).count() as u64;
     }
 }
