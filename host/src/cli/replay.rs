@@ -16,10 +16,11 @@ use crate::shutdown::Stop;
 
 /// What a careful operator wants to know before saying yes.
 const CONSEQUENCES: &str = "\
-Only this handler sees the messages again, each as a first attempt; other groups of the stream
-do not notice. Its outputs are written again, and whatever else it does is done again. What it
-holds, or has not read yet, is left alone: it is handled anyway. A handler with `dedupe` drops
-what it has handled within its window.";
+All that the handler has settled is handed to it again: handled, passed over or buried. Only it
+sees the messages, each as a first attempt; other groups of the stream do not notice. Its outputs
+are written again, and whatever else it does is done again. What it holds, or has not read yet,
+is left alone: it is handled anyway. A handler with `dedupe` drops what it has handled within its
+window.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = CONSEQUENCES)]
