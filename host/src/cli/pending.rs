@@ -9,7 +9,7 @@ use super::Failure;
 use super::groups::Groups;
 use super::listing::{FormWanted, Listed, Listing};
 use super::moment;
-use super::print::{self, CELL};
+use super::print::{self, cell, number};
 use super::source::Source;
 use crate::broker::{Holder, PendingEntry};
 use crate::manifest::{self, Handler};
@@ -116,7 +116,6 @@ impl Listed for Shown {
     ];
 
     fn row(&self) -> Vec<Cell> {
-        let cell = |text: &str| Cell::new(print::elided(&print::legible(text.as_bytes()), CELL));
         let state = cell(self.state);
         vec![
             cell(&self.id),
@@ -125,9 +124,9 @@ impl Listed for Shown {
             // Nobody shows a sign of life for it.
             if self.state == "left behind" { state.fg(Color::Red) } else { state },
             self.holder.as_deref().map_or(cell(print::ABSENT), cell),
-            cell(&print::span(self.idle_ms)),
-            Cell::new(self.deliveries),
-            Cell::new(self.failures),
+            number(print::span(self.idle_ms)),
+            number(self.deliveries),
+            number(self.failures),
             cell(&self.due_in_ms.map_or(print::ABSENT.to_owned(), print::due)),
             self.error.as_deref().map_or(cell(print::ABSENT), cell),
         ]

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::str;
 use std::time::Duration;
 
-use comfy_table::{Attribute, Cell, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, presets};
 use serde::{Serialize, Serializer};
 
 use super::Failure;
@@ -17,7 +17,7 @@ use super::Failure;
 pub(super) const ABSENT: &str = "–";
 
 /// Characters of an error or a name in a table.
-pub(super) const CELL: usize = 60;
+const CELL: usize = 60;
 
 /// Whether anyone still reads what is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +116,16 @@ pub(super) fn elided(text: &str, length: usize) -> String {
         return text.to_owned();
     }
     text.chars().take(length.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// A text that somebody else wrote, for a cell: one line, not too long, and harmless.
+pub(super) fn cell(text: &str) -> Cell {
+    Cell::new(elided(&legible(text.as_bytes()), CELL))
+}
+
+/// A number in a cell.
+pub(super) fn number(number: impl ToString) -> Cell {
+    Cell::new(number.to_string()).set_alignment(CellAlignment::Right)
 }
 
 /// A figure, or [`ABSENT`].

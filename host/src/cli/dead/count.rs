@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::listing::{FormWanted, Listed, Listing};
 use super::pace::progress;
-use super::print::{self, CELL};
+use super::print::{self, cell, number};
 use super::select::{Filter, Place};
 use super::{Failure, moment};
 use crate::broker::DeadLetter;
@@ -110,11 +110,10 @@ impl Listed for Row {
     const COLUMNS: &'static [&'static str] = &["handler", "reason", "letters", "oldest", "newest"];
 
     fn row(&self) -> Vec<Cell> {
-        let cell = |text: &str| Cell::new(print::elided(&print::legible(text.as_bytes()), CELL));
         vec![
             cell(&self.handler),
             cell(&self.reason),
-            Cell::new(self.letters),
+            number(self.letters),
             cell(&self.oldest),
             cell(&self.newest),
         ]

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::Failure;
 use super::count::Counts;
 use super::listing::{FormWanted, Listed, Listing};
-use super::print::{self, CELL};
+use super::print::{self, cell};
 use super::select::{Filter, Place};
 use super::show::Shown;
 use crate::broker::DeadLetter;
@@ -74,7 +74,6 @@ impl Listed for Letter<'_> {
 
 pub(super) fn row(letter: &DeadLetter) -> Vec<Cell> {
     let note = &letter.note;
-    let cell = |text: &str| Cell::new(print::elided(&print::legible(text.as_bytes()), CELL));
     vec![
         Cell::new(letter.id),
         cell(&note.source),

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use comfy_table::Cell;
 use serde::Serialize;
 
-use super::print::{self, CELL};
+use super::print::{self, cell, number};
 use super::{Failure, Listed, Listing, Place, moment};
 use crate::broker::{Retries, Waiting};
 use crate::manifest::Handler;
@@ -117,12 +117,11 @@ impl Listed for Shown {
         &["id", "handler", "stream", "failures", "next try", "last error"];
 
     fn row(&self) -> Vec<Cell> {
-        let cell = |text: &str| Cell::new(print::elided(&print::legible(text.as_bytes()), CELL));
         vec![
             cell(&self.id),
             cell(&self.handler),
             cell(&self.stream),
-            Cell::new(self.failures),
+            number(self.failures),
             cell(&print::due(self.due_in_ms)),
             self.error.as_deref().map_or(cell(print::ABSENT), cell),
         ]
