@@ -119,6 +119,28 @@ fn a_replay_leaves_alone_what_is_pending_or_unread() {
 }
 
 #[test]
+fn a_replay_that_is_stopped_or_at_its_limit_says_where_to_go_on() {
+    let server = Server::start();
+    let mut redis = server.client();
+    redis.tell("XGROUP CREATE in h 0 MKSTREAM");
+    for id in ["5-1", "6-1", "7-1", "8-1"] {
+        redis.tell(&format!("XADD in {id} a b"));
+    }
+    redis.tell("XREADGROUP GROUP h ghost STREAMS in >");
+    redis.tell("XACK in h 5-1 6-1 7-1 8-1");
+    let limited = run(&server, &["replay", "h", "--from", "0", "--limit", "2", "--yes"]).expect(0);
+    contains(&limited.stderr, &["replaying 2 messages", "at 6-1; --from 6-2 goes on"]);
+    let arguments = ["replay", "h", "--from", "6-2", "--rate", "1/h", "--yes"];
+    let setup = Setup::new(&server, PROBE).command(&arguments);
+    let mut replay = setup.start();
+    eventually("the next is replayed", || redis.pending("in", "h") == 3);
+    replay.signal("INT");
+    assert_eq!(replay.wait().code(), Some(1));
+    contains(&replay.log(), &["stopped after 1 message, at 7-1; --from 7-2 goes on"]);
+    assert_eq!(redis.pending("in", "h"), 3);
+}
+
+#[test]
 fn a_replay_tells_ids_apart_that_have_more_digits_than_a_double() {
     let server = Server::start();
     let mut redis = server.client();

@@ -27,6 +27,15 @@ impl fmt::Display for MessageId {
 }
 
 impl MessageId {
+    /// The least id after this one; none after the last.
+    pub fn after(self) -> Option<Self> {
+        let Self { millis, sequence } = self;
+        match sequence.checked_add(1) {
+            Some(sequence) => Some(Self { millis, sequence }),
+            None => millis.checked_add(1).map(|millis| Self { millis, sequence: 0 }),
+        }
+    }
+
     /// The greatest id before this one; none before the first.
     pub fn before(self) -> Option<Self> {
         match (self.millis, self.sequence) {
@@ -230,11 +239,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_between_an_id_and_the_one_before_it() {
+    fn nothing_is_between_an_id_and_its_neighbours() {
         let before = |id: &str| id.parse::<MessageId>().unwrap().before();
         assert_eq!(before("5-3"), "5-2".parse().ok());
         assert_eq!(before("5-0"), "4-18446744073709551615".parse().ok());
         assert_eq!(before("0-0"), None);
+        let after = |id: &str| id.parse::<MessageId>().unwrap().after();
+        assert_eq!(after("5-2"), "5-3".parse().ok());
+        assert_eq!(after("4-18446744073709551615"), "5-0".parse().ok());
+        assert_eq!(after("18446744073709551615-18446744073709551615"), None);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Handing what a group has settled to it again: a step at a time, and to no other group.
 
+use std::time::Duration;
+
 use redis::Value;
+use tokio::time::Instant;
 
 use super::keys::{Keys, WAITING};
 use super::scripts::Lua;
@@ -8,8 +11,13 @@ use super::{Broker, BrokerError, reply};
 use crate::manifest::Handler;
 use crate::message::MessageId;
 
-/// Entries that one step looks at: their bodies pass through the script's memory.
-const STEP: usize = 200;
+/// Entries that the first step looks at, and any step at most. Their bodies pass through the script's
+/// memory, and other clients wait meanwhile: small ones go by many, large ones by few.
+const STEP: usize = 16;
+const STEP_MAX: usize = 512;
+
+/// A step may take so long.
+const STEP_TIME: Duration = Duration::from_millis(10);
 
 /// Entries not yet read are counted up to this many: there may be millions, and they come anyway.
 const UNREAD_COUNTED: u64 = 10_000;
@@ -25,6 +33,7 @@ pub struct Replay<'a> {
     pub newest: MessageId,
     from: String,
     to: MessageId,
+    step: usize,
     unread: u64,
     over: bool,
 }
@@ -76,6 +85,7 @@ impl Broker {
             newest,
             from: from.to_string(),
             to: to.min(newest),
+            step: STEP,
             unread: 0,
             over: false,
         }))
@@ -109,7 +119,7 @@ impl Replay<'_> {
         let keys = [&*self.keys.stream, &*self.keys.failures, &*self.keys.waiting];
         let mut stepping = Lua::Replay.call(&keys);
         stepping.arg(&*self.handler.group).arg(WAITING).arg(&self.from).arg(self.to.to_string());
-        stepping.arg(STEP).arg(most);
+        stepping.arg(self.step).arg(most);
         stepping.arg(match act {
             Act::InEarnest => "replay",
             Act::Count => "count",
@@ -117,7 +127,9 @@ impl Replay<'_> {
         let (handler, stream) = (&self.handler.name, &self.handler.stream);
         let purpose = || format!("replay stream `{stream}` to handler `{handler}`");
         let failed = |source| self.broker.failed(purpose(), source);
+        let began = Instant::now();
         let answer = self.broker.link.query(&stepping).await.map_err(failed)?;
+        self.step = next_step(self.step, began.elapsed());
         let step = replayed(answer)?;
         self.unread += step.unread;
         match step.last {
@@ -144,6 +156,11 @@ impl Replayed {
     }
 }
 
+/// How many entries to look at next, after so many took so long.
+fn next_step(step: usize, took: Duration) -> usize {
+    if took > STEP_TIME { (step / 2).max(1) } else { (step * 2).min(STEP_MAX) }
+}
+
 /// What the answer of `replay.lua` means.
 fn replayed(answer: Value) -> Result<Replayed, reply::UnexpectedReply> {
     let mut parts = reply::array("replay.lua", answer)?.into_iter();
@@ -152,4 +169,17 @@ fn replayed(answer: Value) -> Result<Replayed, reply::UnexpectedReply> {
     let (replayed, pending, unread) = (count()?, count()?, count()?);
     let last = reply::text("replay.lua", part())?.parse().ok();
     Ok(Replayed { replayed, pending, unread, last })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_shrinks_where_entries_are_large_and_never_stands_still() {
+        assert_eq!(next_step(STEP, Duration::ZERO), 2 * STEP);
+        assert_eq!(next_step(STEP_MAX, STEP_TIME), STEP_MAX);
+        assert_eq!(next_step(STEP, 2 * STEP_TIME), STEP / 2);
+        assert_eq!(next_step(1, 2 * STEP_TIME), 1);
+    }
 }

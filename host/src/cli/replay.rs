@@ -104,14 +104,29 @@ async fn exists(broker: &Broker, handler: &Handler) -> Result<(), Failure> {
 struct Tally {
     sum: Replayed,
     stopped: bool,
+    streams: usize,
+    /// The stream of the last step.
+    last_on: String,
     /// Streams that begin later than was asked for, and where.
     trimmed: Vec<(String, MessageId)>,
+}
+
+impl Tally {
+    /// How far it came, and how to go on from there.
+    fn end(&self) -> String {
+        let Some(last) = self.sum.last else { return String::new() };
+        match (self.streams, last.after()) {
+            (1, Some(next)) => format!(", at {last}; --from {next} goes on"),
+            _ => format!(", at {last} on `{}`", self.last_on),
+        }
+    }
 }
 
 async fn replay(groups: &Groups, range: Range, act: Act, mut pace: Pace) -> Result<Tally, Failure> {
     let bar = progress(if act == Act::Count { "counted" } else { "replayed" });
     let mut tally = Tally::default();
-    for handler in &groups.handlers {
+    'groups: for handler in &groups.handlers {
+        tally.last_on = handler.stream.to_string();
         let walk = groups.broker.replay(handler, range.from, range.to).await?;
         let Some(mut walk) = walk else { continue };
         if walk.oldest > range.from && range.from.millis > 0 {
@@ -120,7 +135,7 @@ async fn replay(groups: &Groups, range: Range, act: Act, mut pace: Pace) -> Resu
         loop {
             let most = pace.turn(u64::MAX).await;
             if most == 0 {
-                break;
+                break 'groups;
             }
             let Some(step) = walk.step(most, act).await? else { break };
             pace.went(step.replayed);
@@ -130,6 +145,7 @@ async fn replay(groups: &Groups, range: Range, act: Act, mut pace: Pace) -> Resu
     }
     bar.finish_and_clear();
     tally.stopped = pace.is_stopped();
+    tally.streams = groups.handlers.len();
     Ok(tally)
 }
 
@@ -173,8 +189,7 @@ fn tell(arguments: &Arguments, handler: &Handler, tally: &Tally) -> Result<(), F
     let messages = print::count(sum.replayed, "message");
     let (name, stream) = (&handler.name, &handler.stream);
     if tally.stopped {
-        let at = sum.last.map_or(String::new(), |id| format!("; --from {id} goes on there"));
-        return Err(Failure::Wrong(format!("stopped after {messages}{at}")));
+        return Err(Failure::Wrong(format!("stopped after {messages}{}", tally.end())));
     }
     if sum.replayed == 0 {
         return Err(Failure::Wrong(format!(
@@ -185,6 +200,9 @@ fn tell(arguments: &Arguments, handler: &Handler, tally: &Tally) -> Result<(), F
         eprintln!(
             "replaying {messages} of `{stream}` to `{name}`; its hosts begin within two seconds"
         );
+        if arguments.limit == Some(sum.replayed) {
+            eprintln!("that was the limit{}", tally.end());
+        }
         return Ok(());
     }
     eprintln!(
