@@ -29,6 +29,26 @@ impl fmt::Display for MessageId {
     }
 }
 
+impl MessageId {
+    /// The least id after this one; none after the last.
+    pub fn after(self) -> Option<Self> {
+        let Self { millis, sequence } = self;
+        match sequence.checked_add(1) {
+            Some(sequence) => Some(Self { millis, sequence }),
+            None => millis.checked_add(1).map(|millis| Self { millis, sequence: 0 }),
+        }
+    }
+
+    /// The greatest id before this one; none before the first.
+    pub fn before(self) -> Option<Self> {
+        match (self.millis, self.sequence) {
+            (0, 0) => None,
+            (millis, 0) => Some(Self { millis: millis - 1, sequence: u64::MAX }),
+            (millis, sequence) => Some(Self { millis, sequence: sequence - 1 }),
+        }
+    }
+}
+
 /// A text that is not a message id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected a message id such as \"1716998413541-0\", found {0:?}")]
@@ -310,6 +330,18 @@ mod tests {
         assert_eq!(early.to_string(), "999-18446744073709551615");
         assert_eq!("1000".parse::<MessageId>().unwrap(), late);
         assert!("12-x".parse::<MessageId>().is_err());
+    }
+
+    #[test]
+    fn nothing_is_between_an_id_and_its_neighbours() {
+        let before = |id: &str| id.parse::<MessageId>().unwrap().before();
+        assert_eq!(before("5-3"), "5-2".parse().ok());
+        assert_eq!(before("5-0"), "4-18446744073709551615".parse().ok());
+        assert_eq!(before("0-0"), None);
+        let after = |id: &str| id.parse::<MessageId>().unwrap().after();
+        assert_eq!(after("5-2"), "5-3".parse().ok());
+        assert_eq!(after("4-18446744073709551615"), "5-0".parse().ok());
+        assert_eq!(after("18446744073709551615-18446744073709551615"), None);
     }
 
     #[test]

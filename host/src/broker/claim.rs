@@ -190,8 +190,14 @@ fn ids(listed: &[Value]) -> Result<Vec<MessageId>, UnexpectedReply> {
     listed.iter().map(|id| reply::id("claim.lua", id)).collect()
 }
 
+/// The last error in what park.lua wrote.
+pub(super) fn last_error(recorded: &[u8]) -> String {
+    let mut parts = recorded.splitn(2, |byte| *byte == b' ');
+    String::from_utf8_lossy(parts.nth(1).unwrap_or_default()).into_owned()
+}
+
 /// The count at the start of what park.lua wrote.
-fn failures(recorded: &[u8]) -> u32 {
+pub(super) fn failures(recorded: &[u8]) -> u32 {
     let count = recorded.split(|byte| *byte == b' ').next().unwrap_or_default();
     u32::try_from(reply::number(count)).unwrap_or(u32::MAX)
 }
@@ -206,5 +212,8 @@ mod tests {
         assert_eq!(failures(b"1 "), 1);
         assert_eq!(failures(b""), 0);
         assert_eq!(failures(b"nonsense"), 0);
+        assert_eq!(last_error(b"3 the ledger is down"), "the ledger is down");
+        assert_eq!(last_error(b"1 "), "");
+        assert_eq!(last_error(b"1"), "");
     }
 }

@@ -70,6 +70,13 @@ pub enum Redriven {
     Refused(String),
 }
 
+impl DeadLetter {
+    /// What would come of putting it back, as far as can be told without doing it; its new id is empty.
+    pub fn prospect(&self) -> Redriven {
+        if self.fields.is_empty() { Redriven::Bodiless } else { Redriven::As(String::new()) }
+    }
+}
+
 impl Broker {
     /// The dead letters on a stream.
     pub fn dead_letters(&self, stream: &str) -> DeadLetters<'_> {

@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::keys::{Keys, WAITING, delayed};
 use super::presence::{Sign, sign};
-use super::reply::{self, Row, server_millis};
+use super::reply::{self, Row, number, server_millis};
 use super::{Broker, BrokerError};
-use crate::manifest::Handler;
+use crate::manifest::{Handler, Supply};
 
 /// A group of a stream, as it stands. What the server cannot tell is absent.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -29,6 +29,9 @@ pub struct GroupStatus {
     pub retries_waiting: u64,
     /// Entries that are to appear on the stream later.
     pub delayed: u64,
+    /// In how many milliseconds the first of these is due.
+    #[serde(rename = "next-retry-ms")]
+    pub next_retry: Option<u64>,
     /// Dead letters of the handler's dead-letter stream.
     pub dead: u64,
     /// The consumers of the group.
@@ -65,6 +68,7 @@ impl Broker {
 
         let mut asking = redis::pipe();
         asking.cmd("TIME").cmd("XLEN").arg(stream).cmd("ZCARD").arg(&keys.waiting);
+        asking.cmd("ZRANGE").arg(&keys.waiting).arg(0).arg(0).arg("WITHSCORES");
         asking.cmd("ZCARD").arg(delayed(stream)).cmd("XLEN").arg(&*handler.dead_letter);
         let after = format!("({}", row.text("last-delivered-id").unwrap_or_default());
         asking.cmd("XRANGE").arg(stream).arg(after).arg("+").arg("COUNT").arg(1);
@@ -82,6 +86,9 @@ impl Broker {
             length: count(&answer()),
             pending: row.number("pending").unwrap_or(0).max(0) as u64,
             retries_waiting: count(&answer()),
+            next_retry: reply::fields("ZRANGE", answer())?
+                .first()
+                .map(|first| number(&first.value).saturating_sub(now)),
             delayed: count(&answer()),
             dead: count(&answer()),
             ..GroupStatus::default()
@@ -97,6 +104,38 @@ impl Broker {
         Ok(Some(status))
     }
 
+    /// The handler on each of its streams, as each of its groups: of a broadcast every host has
+    /// one. A channel has none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::inspect`].
+    pub async fn on_each_group(&self, handler: &Handler) -> Result<Vec<Handler>, BrokerError> {
+        match handler.supply {
+            Supply::Channel => Ok(Vec::new()),
+            Supply::Group => Ok(handler.on_each_stream()),
+            Supply::Broadcast => {
+                let rows = self.groups(&handler.stream).await?;
+                let start = format!("{}:", handler.group);
+                let names = rows.iter().filter_map(|row| row.text("name"));
+                let own = names.filter(|name| name.starts_with(&start));
+                let of_host = |group: String| Handler { group: group.into(), ..handler.clone() };
+                Ok(own.map(of_host).collect())
+            }
+        }
+    }
+
+    /// The server's time, in milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    ///
+    /// When Redis does not answer.
+    pub async fn now(&self) -> Result<u64, BrokerError> {
+        let answer = self.link.query(&redis::cmd("TIME")).await;
+        let failed = |source| self.failed("read the server's clock".to_owned(), source);
+        Ok(server_millis(answer.map_err(failed)?)?)
+    }
+
     /// How many entries a stream has (`XLEN`); none when it does not exist.
     ///
     /// # Errors
@@ -110,14 +149,18 @@ impl Broker {
 
     /// The group's row of `XINFO GROUPS`; none while the stream or the group is missing.
     async fn group(&self, stream: &str, group: &str) -> Result<Option<Row>, BrokerError> {
+        let rows = self.groups(stream).await?;
+        Ok(rows.into_iter().find(|row| row.text("name").as_deref() == Some(group)))
+    }
+
+    async fn groups(&self, stream: &str) -> Result<Vec<Row>, BrokerError> {
         let mut asking = redis::cmd("XINFO");
         let answer = match self.link.query(asking.arg("GROUPS").arg(stream)).await {
-            Err(error) if error.to_string().contains("no such key") => return Ok(None),
+            Err(error) if error.to_string().contains("no such key") => return Ok(Vec::new()),
             answer => answer
                 .map_err(|source| self.failed(format!("inspect stream `{stream}`"), source))?,
         };
-        let rows = reply::rows("XINFO GROUPS", answer)?;
-        Ok(rows.into_iter().find(|row| row.text("name").as_deref() == Some(group)))
+        Ok(reply::rows("XINFO GROUPS", answer)?)
     }
 
     async fn consumers(&self, stream: &str, group: &str) -> Result<Vec<HostStatus>, BrokerError> {

@@ -23,6 +23,8 @@ pub(super) enum Lua {
     Leave,
     Renew,
     Acquit,
+    Release,
+    Replay,
 }
 
 /// The hashes that Redis knows the scripts by, in the order of [`Lua::ALL`].
@@ -48,6 +50,8 @@ impl Lua {
         Self::Leave,
         Self::Renew,
         Self::Acquit,
+        Self::Release,
+        Self::Replay,
     ];
 
     fn source(self) -> &'static str {
@@ -74,6 +78,8 @@ impl Lua {
             Self::Leave => include_str!("scripts/leave.lua"),
             Self::Renew => include_str!("scripts/renew.lua"),
             Self::Acquit => include_str!("scripts/acquit.lua"),
+            Self::Release => include_str!("scripts/release.lua"),
+            Self::Replay => include_str!("scripts/replay.lua"),
         }
     }
 

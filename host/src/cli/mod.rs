@@ -9,8 +9,15 @@ mod dead;
 mod demo;
 mod dev;
 mod pause;
+mod groups;
+mod listing;
+mod moment;
+mod pace;
+mod pending;
 mod print;
 mod publish;
+mod replay;
+mod retries;
 mod run;
 mod source;
 mod status;
@@ -52,8 +59,14 @@ enum Command {
     Pause(pause::Arguments),
     /// Have all hosts read again for a handler
     Resume(pause::Arguments),
-    /// List, show, redrive or purge dead letters
+    /// List what was read and is not settled: who has it, since when, and what failed
+    Pending(pending::Arguments),
+    /// List, release or bury what waits for another attempt
+    Retries(retries::Arguments),
+    /// List, count, show, redrive or purge dead letters
     Dead(dead::Arguments),
+    /// Hand messages that a handler has settled to it again, and to it alone
+    Replay(replay::Arguments),
 }
 
 /// Why a command ended early, and with which exit status.
@@ -145,7 +158,10 @@ impl Command {
             Self::Status(arguments) => status::run(arguments).await,
             Self::Pause(arguments) => pause::run(arguments, Wish::Pause).await,
             Self::Resume(arguments) => pause::run(arguments, Wish::Resume).await,
+            Self::Pending(arguments) => pending::run(arguments).await,
+            Self::Retries(arguments) => retries::run(arguments).await,
             Self::Dead(arguments) => dead::run(arguments).await,
+            Self::Replay(arguments) => replay::run(arguments).await,
         }
     }
 
@@ -160,7 +176,10 @@ impl Command {
             | Self::Status(_)
             | Self::Pause(_)
             | Self::Resume(_)
-            | Self::Dead(_) => Voice::Terse,
+            | Self::Pending(_)
+            | Self::Retries(_)
+            | Self::Dead(_)
+            | Self::Replay(_) => Voice::Terse,
         }
     }
 }

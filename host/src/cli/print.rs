@@ -8,13 +8,16 @@ use std::io::{self, Write};
 use std::str;
 use std::time::Duration;
 
-use comfy_table::{Attribute, Cell, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, presets};
 use serde::{Serialize, Serializer};
 
 use super::Failure;
 
 /// What stands where a figure cannot be given.
 pub(super) const ABSENT: &str = "–";
+
+/// Characters of an error or a name in a table.
+const CELL: usize = 60;
 
 /// Whether anyone still reads what is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,17 +42,19 @@ fn write_to(out: &mut dyn Write, text: &str) -> io::Result<Reader> {
 
 /// Prints a value as indented JSON.
 pub(super) fn json(value: &impl Serialize) -> Result<Reader, Failure> {
-    print_json(serde_json::to_string_pretty(value))
+    let written = serde_json::to_string_pretty(value).map_err(io::Error::from);
+    text(&(written.map_err(Failure::system("write the answer as JSON"))? + "\n"))
 }
 
 /// Prints a value as JSON on one line.
 pub(super) fn json_line(value: &impl Serialize) -> Result<Reader, Failure> {
-    print_json(serde_json::to_string(value))
+    text(&(as_json(value)? + "\n"))
 }
 
-fn print_json(written: serde_json::Result<String>) -> Result<Reader, Failure> {
-    let written = written.map_err(io::Error::from);
-    text(&(written.map_err(Failure::system("write the answer as JSON"))? + "\n"))
+/// A value as JSON on one line, for [`text`].
+pub(super) fn as_json(value: &impl Serialize) -> Result<String, Failure> {
+    let written = serde_json::to_string(value).map_err(io::Error::from);
+    written.map_err(Failure::system("write the answer as JSON"))
 }
 
 /// Lays out a table, for [`text`].
@@ -113,6 +118,16 @@ pub(super) fn elided(text: &str, length: usize) -> String {
     text.chars().take(length.saturating_sub(1)).chain(['…']).collect()
 }
 
+/// A text that somebody else wrote, for a cell: one line, not too long, and harmless.
+pub(super) fn cell(text: &str) -> Cell {
+    Cell::new(elided(&legible(text.as_bytes()), CELL))
+}
+
+/// A number in a cell.
+pub(super) fn number(number: impl ToString) -> Cell {
+    Cell::new(number.to_string()).set_alignment(CellAlignment::Right)
+}
+
 /// A figure, or [`ABSENT`].
 pub(super) fn figure(figure: Option<impl ToString>) -> String {
     figure.map_or(ABSENT.to_owned(), |figure| figure.to_string())
@@ -130,9 +145,19 @@ pub(super) fn span(millis: u64) -> String {
     humantime::format_duration(span).to_string()
 }
 
+/// When something is due.
+pub(super) fn due(in_millis: u64) -> String {
+    if in_millis == 0 { "now".to_owned() } else { format!("in {}", span(in_millis)) }
+}
+
 /// `1 letter`, `2 letters`.
 pub(super) fn count(number: u64, one: &str) -> String {
-    if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
+    count_as(number, one, &format!("{one}s"))
+}
+
+/// `1 retry`, `2 retries`.
+pub(super) fn count_as(number: u64, one: &str, many: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
 }
 
 #[cfg(test)]

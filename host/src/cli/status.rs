@@ -14,7 +14,7 @@ use super::Failure;
 use super::print::{self, Reader};
 use super::source::Source;
 use crate::broker::{Broker, GroupStatus, HostStatus, Paused};
-use crate::manifest::Handler;
+use crate::manifest::{Handler, Supply};
 
 /// How often `--watch` looks; a host tells its rate no more often than this.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
@@ -77,6 +77,8 @@ struct HandlerStatus {
     handler: String,
     stream: String,
     group: String,
+    #[serde(skip)]
+    supply: Supply,
     group_exists: bool,
     paused: bool,
     /// Who paused it, while it is paused.
@@ -86,6 +88,7 @@ struct HandlerStatus {
     oldest_unread_ms: Option<u64>,
     pending: Option<u64>,
     retries_waiting: Option<u64>,
+    next_retry_ms: Option<u64>,
     /// Entries that are to appear on the stream later.
     delayed: Option<u64>,
     dead_letter: String,
@@ -104,7 +107,13 @@ impl Status {
         let mut read = Vec::with_capacity(handlers.len());
         for handler in handlers {
             let pause = broker.paused(handler).await?;
-            read.push(HandlerStatus::new(handler, broker.inspect(handler).await?, pause));
+            let groups = broker.on_each_group(handler).await?;
+            for group in &groups {
+                read.push(HandlerStatus::new(group, broker.inspect(group).await?, pause.clone()));
+            }
+            if groups.is_empty() {
+                read.push(HandlerStatus::new(handler, None, pause));
+            }
         }
         Ok(Self { redis: broker.address().to_owned(), handlers: read })
     }
@@ -122,9 +131,9 @@ impl Status {
     }
 }
 
-const HANDLER_COLUMNS: [&str; 12] = [
-    "handler", "stream", "group", "unread", "oldest", "pending", "waiting", "delayed", "dead",
-    "hosts", "rate/s", "plugin",
+const HANDLER_COLUMNS: [&str; 13] = [
+    "handler", "stream", "group", "unread", "oldest", "pending", "waiting", "next try", "delayed",
+    "dead", "hosts", "rate/s", "plugin",
 ];
 
 const HOST_COLUMNS: [&str; 7] =
@@ -140,6 +149,7 @@ impl HandlerStatus {
             handler: handler.name.to_string(),
             stream: handler.stream.to_string(),
             group: handler.group.to_string(),
+            supply: handler.supply,
             group_exists: group.is_some(),
             paused: pause.is_some(),
             pause,
@@ -148,6 +158,7 @@ impl HandlerStatus {
             oldest_unread_ms: group.and_then(|group| group.oldest_unread),
             pending: group.map(|group| group.pending),
             retries_waiting: group.map(|group| group.retries_waiting),
+            next_retry_ms: group.and_then(|group| group.next_retry),
             delayed: group.map(|group| group.delayed),
             dead_letter: handler.dead_letter.to_string(),
             dead: group.map(|group| group.dead),
@@ -159,10 +170,11 @@ impl HandlerStatus {
     }
 
     fn row(&self) -> Vec<Cell> {
-        let group = if self.group_exists {
-            print::legible(self.group.as_bytes())
-        } else {
-            format!("{} (not yet there)", print::legible(self.group.as_bytes()))
+        let group = print::legible(self.group.as_bytes());
+        let group = match (self.supply, self.group_exists) {
+            (Supply::Channel, _) => "(a channel)".to_owned(),
+            (Supply::Group | Supply::Broadcast, true) => group,
+            (Supply::Group | Supply::Broadcast, false) => format!("{group} (not yet there)"),
         };
         let plugins: Vec<_> = self.plugins.iter().map(|digest| short(digest)).collect();
         let plugins = (!plugins.is_empty()).then(|| plugins.join(", "));
@@ -174,6 +186,7 @@ impl HandlerStatus {
             number(self.oldest_unread_ms.map(print::span)),
             number(self.pending),
             number(self.retries_waiting),
+            number(self.next_retry_ms.map(print::due)),
             number(self.delayed),
             unwanted(self.dead),
             needed(self.hosts_alive),
@@ -275,7 +288,7 @@ mod tests {
     fn a_figure_that_redis_cannot_give_is_absent_and_one_that_is_zero_is_zero() {
         let group = GroupStatus { lag: None, pending: 0, ..GroupStatus::default() };
         let row = shown(&HandlerStatus::new(&handler(), Some(group), None).row());
-        assert_eq!(row[3..], ["–", "–", "0", "0", "0", "0", "0", "–", "–"]);
+        assert_eq!(row[3..], ["–", "–", "0", "0", "–", "0", "0", "0", "–", "–"]);
     }
 
     #[test]
@@ -288,7 +301,7 @@ mod tests {
         let group = GroupStatus { hosts, ..GroupStatus::default() };
         let status = HandlerStatus::new(&handler(), Some(group), Some(Paused::default()));
         let row = shown(&status.row());
-        assert_eq!(row[9..], ["2", "3.5", "aaaaaaaa, bbbbbbbb"]);
+        assert_eq!(row[10..], ["2", "3.5", "aaaaaaaa, bbbbbbbb"]);
         assert_eq!(row[0], "charge (paused)");
         let rows: Vec<_> = status.host_rows().map(|row| shown(&row)).collect();
         assert_eq!(rows[0], ["a", "charge", "2", "1s", "0.1.0", "aaaaaaaa", "yes"]);

@@ -162,8 +162,8 @@ fn rate(raw: &RawHandler<'_>, reader: &mut Reader<'_>) -> Option<Option<Rate>> {
     Some(Some(Rate { count, period, burst }))
 }
 
-/// `100/s`, `30/m` or `5/h`.
-fn per_period(text: &str) -> Option<(NonZeroU32, Duration)> {
+/// How many, and in which time: `100/s`, `30/m` or `5/h`.
+pub fn per_period(text: &str) -> Option<(NonZeroU32, Duration)> {
     let (count, unit) = text.split_once('/')?;
     let seconds = match unit.trim() {
         "s" => 1,

@@ -25,12 +25,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use check_flow::per_period;
 pub use flow::{Circuit, Dedupe, Durability, Order, Rate, Supply, Trim};
 pub use handler::{Grants, Handler, Isolation, Match, Patterns, Start, shard};
 pub use interpolate::{Environment, ProcessEnvironment};
 pub use redis::{Address, RedisSettings, Secret, Tls};
 pub use report::{Problem, Report};
 pub use stream::hash_tag;
+pub use units::duration;
 
 use raw::RawManifest;
 use reader::Reader;

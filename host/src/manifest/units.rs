@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 /// A duration such as `250ms`, `30s` or `5m`; a number without a unit is none.
 ///
 /// Capitals are refused because `5M` would be five months.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     let bare = text.trim().parse::<f64>().is_ok();
     if bare || text.chars().any(char::is_uppercase) {
         return None;

@@ -1,14 +1,16 @@
 //! `tidegate dead`: what became of messages that were given up.
 
+mod count;
 mod list;
 mod purge;
 mod redrive;
 mod select;
 mod show;
+mod tally;
 #[cfg(test)]
 mod tests;
 
-use super::{Failure, print};
+use super::{Failure, listing, moment, pace, print};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -20,6 +22,8 @@ pub(super) struct Arguments {
 enum Command {
     /// List dead letters, the oldest first, and count them by handler and reason
     List(list::Arguments),
+    /// Count dead letters by handler and reason
+    Count(count::Arguments),
     /// Show one dead letter with its original fields
     Show(show::Arguments),
     /// Put original messages back on their streams; each has all its attempts again
@@ -31,6 +35,7 @@ enum Command {
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Command::List(arguments) => list::run(arguments).await,
+        Command::Count(arguments) => count::run(arguments).await,
         Command::Show(arguments) => show::run(arguments).await,
         Command::Redrive(arguments) => redrive::run(arguments).await,
         Command::Purge(arguments) => purge::run(arguments).await,

@@ -6,9 +6,10 @@ use clap::ArgGroup;
 use clap::builder::PossibleValuesParser;
 
 use super::super::Failure;
+use super::super::moment::{Moment, moment};
 use super::super::source::Source;
 use crate::broker::{Broker, DeadLetter, DeadLetters};
-use crate::manifest::Handler;
+use crate::manifest::{Handler, Supply};
 use crate::message::MessageId;
 use crate::outcome::Reason;
 
@@ -36,7 +37,8 @@ impl Place {
 /// The dead-letter streams of the handlers, each once.
 pub(super) fn dead_letter_streams(handlers: &[Handler]) -> Vec<String> {
     let mut seen = HashSet::new();
-    let streams = handlers.iter().map(|handler| handler.dead_letter.to_string());
+    let kept = handlers.iter().filter(|handler| handler.supply != Supply::Channel);
+    let streams = kept.flat_map(Handler::on_each_stream).map(|one| one.dead_letter.to_string());
     streams.filter(|stream| seen.insert(stream.clone())).collect()
 }
 
@@ -49,14 +51,25 @@ pub(super) struct Filter {
     /// Only letters that were buried for this reason
     #[arg(long, value_parser = PossibleValuesParser::new(Reason::ALL.map(Reason::as_str)))]
     pub(super) reason: Option<String>,
+    /// Only letters buried at this time or later: an id on the dead-letter stream, a time such as
+    /// 2026-11-21T10:00:00Z, or how long ago, such as 30m
+    #[arg(long, value_name = "ID|TIME", value_parser = moment)]
+    pub(super) since: Option<Moment>,
+    /// Only letters buried at this time or earlier
+    #[arg(long, value_name = "ID|TIME", value_parser = moment)]
+    pub(super) until: Option<Moment>,
+    /// Only letters whose error has this text in it
+    #[arg(long, value_name = "TEXT")]
+    pub(super) matching: Option<String>,
 }
 
 impl Filter {
-    /// Whether the letter is meant.
+    /// Whether the letter is meant, if it was buried in time.
     pub(super) fn accepts(&self, letter: &DeadLetter) -> bool {
         let note = &letter.note;
         self.handler.as_ref().is_none_or(|handler| *handler == note.handler)
             && self.reason.as_ref().is_none_or(|reason| *reason == note.reason)
+            && self.matching.as_ref().is_none_or(|text| note.error.contains(text))
     }
 }
 
@@ -67,7 +80,7 @@ pub(super) struct Selection {
     /// Ids on the dead-letter stream, as `list` shows them
     #[arg(value_name = "ID")]
     pub(super) ids: Vec<MessageId>,
-    /// All letters that are there now, or those that --handler and --reason leave of them
+    /// All letters that are there now, or those that the filters leave of them
     #[arg(long)]
     pub(super) all: bool,
     #[command(flatten)]
@@ -89,7 +102,7 @@ impl Selection {
             return Ok(Choice::All(self.filter.clone()));
         }
         if self.filter != Filter::default() {
-            let problem = "--handler and --reason choose among --all; an id needs neither";
+            let problem = "filters such as --handler choose among --all; an id needs none";
             return Err(Failure::Usage(problem.to_owned()));
         }
         let mut seen = HashSet::new();
@@ -154,8 +167,12 @@ impl Graveyard {
     /// Walks through what is on a stream now.
     pub(super) async fn walk(&self, stream: &str, filter: &Filter) -> Result<Walk<'_>, Failure> {
         let letters = self.letters(stream);
-        let end = letters.last().await?;
-        Ok(Walk { letters, filter: filter.clone(), after: None, end })
+        let now = self.broker.now().await?;
+        let newest = letters.last().await?;
+        let until = filter.until.map(|until| until.last(now));
+        let end = newest.map(|newest| until.map_or(newest, |until| until.min(newest)));
+        let after = filter.since.and_then(|since| since.first(now).before());
+        Ok(Walk { letters, filter: filter.clone(), after, end, seen: 0 })
     }
 }
 
@@ -175,9 +192,15 @@ pub(super) struct Walk<'a> {
     filter: Filter,
     after: Option<MessageId>,
     end: Option<MessageId>,
+    seen: u64,
 }
 
 impl Walk<'_> {
+    /// Letters of that time that were looked at, meant or not.
+    pub(super) fn seen(&self) -> u64 {
+        self.seen
+    }
+
     /// The letters of the next page that are meant, which may be none; `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<DeadLetter>>, Failure> {
         if self.after >= self.end {
@@ -188,7 +211,9 @@ impl Walk<'_> {
             return Ok(None);
         }
         self.after = last;
-        page.retain(|letter| Some(letter.id) <= self.end && self.filter.accepts(letter));
+        page.retain(|letter| Some(letter.id) <= self.end);
+        self.seen += page.len() as u64;
+        page.retain(|letter| self.filter.accepts(letter));
         Ok(Some(page))
     }
 }

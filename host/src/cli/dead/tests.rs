@@ -3,10 +3,11 @@
 use comfy_table::Cell;
 
 use super::Failure;
-use super::list::{Counts, row};
-use super::redrive::{Tally, Wanted};
+use super::count::Counts;
+use super::list::{Extent, row, sentence};
 use super::select::{Choice, Filter, Selection, missing};
 use super::show::{Shown, page};
+use super::tally::{Act, Tally, Wanted};
 use crate::broker::{DeadLetter, Note, Redriven};
 use crate::message::Field;
 
@@ -27,7 +28,7 @@ fn letter(id: &str, handler: &str, reason: &str) -> DeadLetter {
 }
 
 fn filter(handler: Option<&str>, reason: Option<&str>) -> Filter {
-    Filter { handler: handler.map(Into::into), reason: reason.map(Into::into) }
+    Filter { handler: handler.map(Into::into), reason: reason.map(Into::into), ..Filter::default() }
 }
 
 #[test]
@@ -37,6 +38,9 @@ fn a_filter_wants_all_that_it_names() {
     assert!(filter(Some("price"), Some("trap")).accepts(&trap));
     assert!(!filter(Some("price"), Some("reject")).accepts(&trap));
     assert!(!filter(Some("validate"), None).accepts(&trap));
+    let matching = |text: &str| Filter { matching: Some(text.into()), ..Filter::default() };
+    assert!(matching("second").accepts(&trap));
+    assert!(!matching("third").accepts(&trap));
 }
 
 #[test]
@@ -60,13 +64,15 @@ fn ids_that_no_stream_has_are_named() {
 #[test]
 fn letters_are_counted_by_handler_and_reason() {
     let mut counts = Counts::default();
-    assert_eq!(counts.sentence(0), "no dead letters");
+    assert_eq!(sentence(&counts, 0, Extent::Whole), "no dead letters");
     for (handler, reason) in [("price", "trap"), ("validate", "reject"), ("price", "trap")] {
         counts.add(&letter("1-0", handler, reason));
     }
     let kinds = "\n  price: 2 trap\n  validate: 1 reject";
-    assert_eq!(counts.sentence(3), format!("3 dead letters{kinds}"));
-    assert_eq!(counts.sentence(1), format!("3 dead letters, 1 listed (--limit){kinds}"));
+    let said = |listed, extent| sentence(&counts, listed, extent);
+    assert_eq!(said(3, Extent::Whole), format!("3 dead letters{kinds}"));
+    assert_eq!(said(1, Extent::Whole), format!("3 dead letters, 1 listed (--limit){kinds}"));
+    assert!(said(1, Extent::Part).starts_with("more than 3 dead letters"));
 }
 
 #[test]
@@ -95,8 +101,14 @@ fn a_letter_in_json_keeps_bytes_that_are_no_text() {
 #[test]
 fn a_redrive_that_moved_nothing_has_failed_and_says_so() {
     let said = |tally: &Tally| tally.verdict().unwrap_err().to_string();
-    let mut tally = Tally::new(Wanted::Movable);
+    let mut tally = Tally::new(Act::Move, Wanted::Movable);
     assert_eq!(said(&tally), "nothing moved: no dead letter matches");
+    tally.searched("a:dead", 0);
+    let none = "nothing moved: no dead letter is on `a:dead`, or none of that time";
+    assert_eq!(said(&tally), none);
+    tally.searched("b:dead", 2);
+    let none = "nothing moved: none of the 2 dead letters on `a:dead`, `b:dead` matches";
+    assert_eq!(said(&tally), none);
     let letter = letter("1-0", "price", "trap");
     assert!(tally.add(&letter, &Redriven::Bodiless).unwrap_err().contains("trimmed"));
     assert_eq!(said(&tally), "nothing moved");
@@ -104,19 +116,23 @@ fn a_redrive_that_moved_nothing_has_failed_and_says_so() {
 
 #[test]
 fn a_redrive_says_what_moved_and_where() {
-    let mut tally = Tally::new(Wanted::Movable);
+    let mut tally = Tally::new(Act::Move, Wanted::Movable);
     let letter = letter("1-0", "price", "trap");
     let moved = tally.add(&letter, &Redriven::As("9-0".into()));
-    assert_eq!(moved, Ok("1-0\torders\t9-0\n".to_owned()));
+    assert_eq!(moved.unwrap().line(), "1-0\torders\t9-0\n");
     assert_eq!(tally.sentence(), "moved 1 message to `orders`");
     assert!(tally.verdict().is_ok());
+    let mut tally = Tally::new(Act::Rehearse, Wanted::Movable);
+    let moved = tally.add(&letter, &letter.prospect());
+    assert_eq!(moved.unwrap().line(), "1-0\torders\t-\n");
+    assert_eq!(tally.sentence(), "would move 1 message to `orders`");
 }
 
 #[test]
 fn what_stays_is_a_failure_when_it_was_named_or_refused() {
     let letter = letter("1-0", "price", "trap");
     let after = |what: Redriven, wanted: Wanted| {
-        let mut tally = Tally::new(wanted);
+        let mut tally = Tally::new(Act::Move, wanted);
         tally.add(&letter, &Redriven::As("9-0".into())).unwrap();
         tally.add(&letter, &what).unwrap_err();
         tally.verdict()
