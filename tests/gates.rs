@@ -1,4 +1,4 @@
-//! What lets messages through to a handler, and what holds them back: pauses, circuits, rates, repeats.
+//! What lets messages through to a handler, and what holds them back: pauses, circuits, rates.
 
 #![allow(clippy::unwrap_used, reason = "a test may take what it knows to be there")]
 
@@ -45,7 +45,7 @@ fn a_paused_handler_handles_nothing_on_any_host_until_it_is_resumed() {
     let server = Server::start();
     let mut redis = server.client();
     let manifest = format!("{PROBE}concurrency = 2");
-    let ids = sorted(redis.add_many(1500, "in", &[("sleep-ms", "5"), ("emit", "out")]));
+    let ids = sorted(redis.add_many(1000, "in", &[("sleep-ms", "5"), ("emit", "out")]));
     let mut hosts = two(&server, &manifest);
     eventually("both are at work", || redis.consumers("in", "h").len() == 2);
     redis.wait_for(20, "out");
@@ -204,4 +204,124 @@ fn an_open_circuit_ends_a_read_that_waits_and_hears_a_stop() {
     redis.add("in", &[("emit", "out")]);
     never(Duration::from_millis(500), "one is handled", || redis.length("out") > 0);
     host.stop();
+}
+
+/// When each output was written, in milliseconds.
+fn times(redis: &mut Redis) -> Vec<u64> {
+    redis.entries("out").iter().map(harness::Entry::millis).collect()
+}
+
+/// Fails the test if any stretch of time has more outputs than `burst` and `rate` a second allow.
+#[track_caller]
+fn never_above(rate: f64, burst: f64, times: &[u64]) {
+    // What a busy machine may take from a token's grant to its message's output.
+    let slack = 0.1;
+    for (at, from) in times.iter().enumerate() {
+        for (count, until) in times[at..].iter().enumerate() {
+            let seconds = (until - from) as f64 / 1000.0 + slack;
+            let most = burst + rate * seconds;
+            assert!((count + 1) as f64 <= most, "{} in {seconds} s: {times:?}", count + 1);
+        }
+    }
+}
+
+#[test]
+fn a_rate_bounds_all_hosts_together_and_is_reached() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let ids = sorted(redis.add_many(620, "in", &[("emit", "out")]));
+    let _hosts = two(&server, &format!("{PROBE}rate = \"200/s\"\n"));
+    redis.wait_for(620, "out");
+    redis.wait_settled("in", "h");
+    assert_eq!(sorted(redis.column("out", "id")), ids);
+    let times = times(&mut redis);
+    never_above(200.0, 20.0, &times);
+    let took = (times[619] - times[0]) as f64 / 1000.0;
+    assert!(took < 3.5, "600 after the burst took {took} s");
+}
+
+#[test]
+fn a_high_rate_is_reached_by_one_host() {
+    let server = Server::start();
+    let mut redis = server.client();
+    redis.add_many(3000, "in", &[("emit", "out")]);
+    let _host = Host::start(&server, &format!("{PROBE}rate = \"2000/s\"\nburst = 100\n"));
+    redis.wait_for(3000, "out");
+    let times = times(&mut redis);
+    let took = (times[2999] - times[0]) as f64 / 1000.0;
+    assert!((1.4..2.0).contains(&took), "{took} s");
+}
+
+#[test]
+fn another_attempt_needs_a_token_too() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let from = now(&mut redis);
+    redis.add_many(10, "in", &[("retry-until", "3"), ("emit", "out")]);
+    let retry = r#"retry = { attempts = 3, first = "10ms", max = "10ms" }"#;
+    let _host = Host::start(&server, &format!("{PROBE}{retry}\nrate = \"20/s\"\nburst = 1"));
+    redis.wait_settled("in", "h");
+    let took = times(&mut redis)[9] - from;
+    assert!(took > 1400, "30 attempts took {took} ms");
+}
+
+#[test]
+fn hosts_that_wait_for_messages_hold_no_tokens() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let _hosts = two(&server, &format!("{PROBE}rate = \"2/s\"\nburst = 1"));
+    eventually("both wait", || redis.readers() == 2);
+    redis.add_many(3, "in", &[("emit", "out")]);
+    redis.wait_for(3, "out");
+    let times = times(&mut redis);
+    assert!(times[2] - times[0] > 950, "{times:?}");
+}
+
+#[test]
+fn a_rate_lets_a_single_message_through_at_once_and_hears_a_stop() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let mut host = Host::start(&server, &format!("{PROBE}rate = \"1/h\"\n"));
+    eventually("it waits", || redis.readers() == 1);
+    let added = harness::millis(&redis.add("in", &[("emit", "out")]));
+    let handled = redis.wait_first("out").millis();
+    assert!(handled - added < 300, "{} ms", handled - added);
+    redis.add("in", &[("emit", "out")]);
+    never(Duration::from_millis(1500), "the next is handled", || redis.length("out") > 1);
+    let asked = std::time::Instant::now();
+    host.stop();
+    assert!(asked.elapsed() < Duration::from_millis(1500), "after {:?}", asked.elapsed());
+}
+
+#[test]
+fn a_rates_key_heals_when_it_is_deleted_and_is_told_of_when_it_is_another() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let key = "tidegate:{in}:rate:in:h";
+    let ids = sorted(redis.add_many(150, "in", &[("emit", "out")]));
+    let host = Host::start(&server, &format!("{PROBE}rate = \"100/s\"\nburst = 1"));
+    redis.wait_for(20, "out");
+    redis.tell(&format!("DEL {key}"));
+    redis.wait_for(40, "out");
+    redis.tell(&format!("SET {key} x"));
+    eventually("it is told", || host.log().contains(key));
+    redis.tell(&format!("DEL {key}"));
+    redis.wait_settled("in", "h");
+    assert_eq!(sorted(redis.column("out", "id")), ids);
+    assert_eq!(host.log().matches(key).count(), 1, "it is told once");
+}
+
+#[test]
+fn outages_neither_break_a_rate_nor_loosen_it() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let ids = sorted(redis.add_many(400, "in", &[("emit", "out")]));
+    let _hosts = two(&server, &format!("{PROBE}rate = \"200/s\"\n"));
+    for count in [50, 100, 150, 200, 250] {
+        redis.wait_for(count, "out");
+        assert!(redis.kill_others() > 0);
+    }
+    redis.wait_settled("in", "h");
+    assert_eq!(sorted(redis.column("out", "id")), ids);
+    never_above(200.0, 20.0, &times(&mut redis));
 }

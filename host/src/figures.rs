@@ -20,6 +20,8 @@ pub struct Figures {
     pub handled: AtomicU64,
     /// Messages acknowledged unseen, as `match` did not ask for them.
     pub skipped: AtomicU64,
+    /// Messages acknowledged as they repeat one that was handled.
+    pub duplicates: AtomicU64,
     /// Failures counted that will be tried again.
     pub retried: AtomicU64,
     /// Deliveries taken back from a retry, a dead host or a lost reply.

@@ -93,6 +93,10 @@ impl Item {
         }
     }
 
+    fn is_acknowledged(&self) -> bool {
+        matches!(self.settlement, Settlement::Acknowledge(_))
+    }
+
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.outputs().iter().filter_map(|output| match output {
             Output::Append(entry) => Some(entry),
@@ -177,7 +181,7 @@ impl Post {
         let (mut scripted, mut waits, mut burials) = (Vec::new(), Vec::new(), Vec::new());
         for item in items {
             match &item.settlement {
-                Settlement::Acknowledge(_) | Settlement::Skip if is_plain(&item) => {
+                Settlement::Acknowledge(_) | Settlement::Skip if self.is_plain(&item) => {
                     plain.push(item)
                 }
                 Settlement::Acknowledge(_) | Settlement::Skip => scripted.push(item),
@@ -216,9 +220,18 @@ impl Post {
 
     fn write(&self, items: Vec<Item>) -> Call {
         let mut written: Vec<Cow<'_, str>> = Vec::new();
+        let mut memories: Vec<String> = Vec::new();
+        let window = self.handler.dedupe.as_ref().map_or(0, |dedupe| dedupe.window.as_millis());
         let mut values = redis::cmd("");
         for item in &items {
-            values.arg(item.receipt.id().to_string()).arg(item.entries().count());
+            values.arg(item.receipt.id().to_string());
+            if window > 0 {
+                let memory = item.is_acknowledged().then(|| self.memory(&item.message)).flatten();
+                let place = if memory.is_some() { memories.len() + 1 } else { 0 };
+                memories.extend(memory);
+                values.arg(place);
+            }
+            values.arg(item.entries().count());
             for entry in item.entries() {
                 let (key, wait) = delay::place(entry);
                 let index = written.iter().position(|known| *known == key).unwrap_or_else(|| {
@@ -231,9 +244,10 @@ impl Post {
         }
         let mut keys = vec![self.keys.stream.as_str(), self.keys.failures.as_str()];
         keys.extend(written.iter().map(|key| &**key));
+        keys.extend(memories.iter().rev().map(String::as_str));
         let mut command = Lua::Settle.call(&keys);
         command.arg(&*self.handler.group).arg(&self.consumer);
-        command.arg(self.acknowledges_by().command());
+        command.arg(self.acknowledges_by().command()).arg(window as u64);
         append(&mut command, &values);
         Call { commands: vec![command], kind: Kind::Each, items }
     }
@@ -297,16 +311,18 @@ impl Post {
         }
     }
 
+    /// Whether nothing but `XACK` is needed: no output to write or to publish, no failure to
+    /// forget, no value to remember.
+    fn is_plain(&self, item: &Item) -> bool {
+        let remembers = self.handler.dedupe.is_some() && item.is_acknowledged();
+        item.attempt() == Attempt::FIRST && item.outputs().is_empty() && !remembers
+    }
+
     /// Who must hold an entry for it to be buried. A body that is gone is nobody's
     /// any more: whoever notices it buries it.
     fn holder(&self, reason: Reason) -> Arc<str> {
         if reason == Reason::Trimmed { "".into() } else { self.consumer.now() }
     }
-}
-
-/// Whether nothing but `XACK` is needed: no output to write or to publish, no failure to forget.
-fn is_plain(item: &Item) -> bool {
-    item.attempt() == Attempt::FIRST && item.outputs().is_empty()
 }
 
 fn size(fields: &[Field]) -> usize {

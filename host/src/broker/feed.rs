@@ -18,6 +18,7 @@ use super::portion::{Portion, REPLY_BYTES};
 use super::post::Post;
 use super::presence::Presence;
 use super::quarantine::Next;
+use super::rate::Meter;
 use super::reply::{self, RawEntry, UnexpectedReply};
 use super::returns::Returns;
 use super::trouble::Trouble;
@@ -42,6 +43,8 @@ pub struct Feed {
     pub(super) connector: Arc<Connector>,
     pub(super) presence: Arc<Presence>,
     pub(super) returns: Returns,
+    /// Where the handler has a rate.
+    pub(super) meter: Option<Meter>,
     pub(super) stop: Stop,
     pub(super) state: State,
 }
@@ -59,7 +62,7 @@ pub(super) struct State {
 
 /// Whose turn it is, so that neither entries that return nor new ones starve.
 #[derive(Default, Clone, Copy, PartialEq)]
-enum Turn {
+pub(super) enum Turn {
     #[default]
     Returned,
     New,
@@ -139,26 +142,26 @@ impl Feed {
             Next::Nobody => return Ok(Vec::new()),
             Next::Crowd => {}
         }
-        // Whatever comes of looking back, new entries are read next.
-        let turn = std::mem::replace(&mut self.state.turn, Turn::New);
-        if turn == Turn::Returned {
-            let returned = self.returns.take(slots).await?;
-            if !returned.is_empty() {
-                return Ok(returned);
+        let found = match self.meter.take() {
+            Some(mut meter) => {
+                let found = self.metered(&mut meter, slots).await;
+                self.meter = Some(meter);
+                found?
             }
-        }
-        self.state.turn = Turn::Returned;
-        let patience = match turn {
-            // Suspects wait for a moment when there is nothing else to do.
-            Turn::Returned if self.returns.quarantine.is_busy() => None,
-            Turn::Returned => Some(self.patience()),
-            Turn::New => None,
+            None => self.unmetered(slots).await?,
         };
-        let read = self.read(slots, patience).await?;
-        if read.is_empty() {
+        if found.is_empty() {
             self.returns.quarantine.hurry();
         }
-        Ok(read)
+        Ok(found)
+    }
+
+    async fn unmetered(&mut self, slots: usize) -> Result<Vec<Delivery>, ReadError> {
+        let turn = self.take_turn();
+        if let Some(returned) = self.returned(turn, slots).await? {
+            return Ok(returned);
+        }
+        self.read(slots, self.patience(turn)).await
     }
 
     /// Connects, and makes sure of what may have changed since the last connection was lost.
@@ -186,10 +189,36 @@ impl Feed {
         Ok(())
     }
 
-    /// How long a read may block: not at all where there is no reason to look up in between.
-    fn patience(&self) -> Duration {
+    /// Whose turn it is. Whatever comes of looking back, new entries are read next.
+    pub(super) fn take_turn(&mut self) -> Turn {
+        std::mem::replace(&mut self.state.turn, Turn::New)
+    }
+
+    /// Entries that come back, if it is their turn and there are any; they may all be repeats.
+    pub(super) async fn returned(
+        &mut self,
+        turn: Turn,
+        slots: usize,
+    ) -> Result<Option<Vec<Delivery>>, ReadError> {
+        if turn == Turn::Returned {
+            let returned = self.returns.take(slots).await?;
+            if !returned.is_empty() {
+                return self.post.without_repeats(returned).await.map(Some);
+            }
+        }
+        self.state.turn = Turn::Returned;
+        Ok(None)
+    }
+
+    /// How long a read may block: not at all where entries that come back were not looked for.
+    pub(super) fn patience(&self, turn: Turn) -> Option<Duration> {
         let unblocks = self.state.reader.as_ref().is_some_and(|reader| reader.client_id.is_some());
-        if unblocks { BLOCK } else { SHORT_BLOCK }
+        match turn {
+            // Suspects wait for a moment when there is nothing else to do.
+            Turn::Returned if self.returns.quarantine.is_busy() => None,
+            Turn::Returned => Some(if unblocks { BLOCK } else { SHORT_BLOCK }),
+            Turn::New => None,
+        }
     }
 
     async fn connect(&self) -> Result<Reader, ReadError> {
@@ -205,7 +234,7 @@ impl Feed {
     }
 
     /// Reads new entries (`XREADGROUP … >`), blocking for `patience` if there is any.
-    async fn read(
+    pub(super) async fn read(
         &mut self,
         slots: usize,
         patience: Option<Duration>,
@@ -233,7 +262,7 @@ impl Feed {
             // They are pending for the other host of this name, which finds them.
             return Ok(Vec::new());
         }
-        Ok(self.deliver(entries))
+        self.post.without_repeats(self.deliver(entries)).await
     }
 
     fn command(&self, count: usize, patience: Option<Duration>) -> Cmd {

@@ -36,6 +36,9 @@ pub(super) struct Keys {
     pub hosts: String,
     /// String with an expiry: written before a wait for a replica or the disk.
     pub mark: String,
+    /// Hash: the tokens of the handler's rate, and when they were counted (µs, the server's clock).
+    pub rate: String,
+    pub(super) seen: String,
     live: String,
 }
 
@@ -51,6 +54,8 @@ impl Keys {
             deaths: name("deaths"),
             hosts: name("hosts"),
             mark: name("mark"),
+            rate: name("rate"),
+            seen: name("seen"),
             live: name("live"),
         }
     }
@@ -69,9 +74,10 @@ mod tests {
     fn every_key_shares_its_streams_slot() {
         for stream in ["orders", "orders:{3}", "{a}b"] {
             let keys = Keys::new(stream, "g");
-            let live = keys.live("me");
+            let (live, seen) = (keys.live("me"), keys.seen(b"v"));
             let own = [&keys.waiting, &keys.failures, &keys.deaths, &keys.hosts, &keys.paused];
-            for key in own.into_iter().chain([&live, &keys.mark, &delayed(stream)]) {
+            let others = [&keys.rate, &keys.mark, &live, &seen, &delayed(stream)];
+            for key in own.into_iter().chain(others) {
                 assert_eq!(hash_tag(key), hash_tag(stream), "{key}");
                 assert!(key.starts_with("tidegate:"), "{key}");
             }

@@ -65,6 +65,12 @@ impl Ledger {
         self.discharge(items);
     }
 
+    /// Lets go of what was acknowledged without its outputs, as an equal message was handled meanwhile.
+    pub(super) fn repeated(&self, items: Vec<Item>) {
+        self.post.count_repeats(items.iter().map(|item| item.receipt.id()));
+        self.discharge(items);
+    }
+
     /// Lets go of what is no longer this host's to settle.
     pub(super) fn supersede(&self, items: Vec<Item>) {
         if items.is_empty() {

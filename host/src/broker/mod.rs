@@ -32,6 +32,8 @@ mod process;
 mod publish;
 mod quarantine;
 mod replay;
+mod rate;
+mod repeats;
 mod reply;
 mod retries;
 mod returns;
@@ -79,6 +81,7 @@ use link::{Keeper, Link};
 use post::Post;
 use presence::Presence;
 use quarantine::Quarantine;
+use rate::Meter;
 use returns::Returns;
 use trouble::Trouble;
 use wake::Wake;
@@ -277,7 +280,9 @@ impl Broker {
         let writing = tokio::spawn(writing);
         let closing = Closing { writing, chores, presence: presence.clone() };
         let connector = self.connector.clone();
-        let feed = Feed { post, connector, presence, returns, stop, state: State::default() };
+        let meter = Meter::of(&post, &stop);
+        let state = State::default();
+        let feed = Feed { post, connector, presence, returns, meter, stop, state };
         Subscription { feed, settler, valve, consumer, closing }
     }
 

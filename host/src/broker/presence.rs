@@ -46,6 +46,9 @@ pub struct Sign {
     pub handled: u64,
     /// Failures to be tried again since the host started.
     pub retried: u64,
+    /// Messages acknowledged unseen since the host started, as they repeated others.
+    #[serde(default)]
+    pub duplicates: u64,
     /// Messages buried since the host started.
     pub buried: u64,
     /// Requests that Redis refused or did not answer since the host started, by the word for why.
@@ -266,6 +269,7 @@ impl Teller {
             plugin: self.plugin.to_string(),
             handled: read(&self.figures.handled),
             retried: read(&self.figures.retried),
+            duplicates: read(&self.figures.duplicates),
             buried: self.figures.buried_in_all(),
             troubles: self.troubles(),
             rate,

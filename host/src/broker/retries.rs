@@ -219,7 +219,7 @@ impl Retries<'_> {
             &*self.handler.dead_letter,
         ];
         let mut burying = Lua::Bury.call(&keys);
-        burying.arg(&*self.handler.group).arg(WAITING).arg(id.to_string());
+        burying.arg(&*self.handler.group).arg(WAITING).arg(id.to_string()).arg("XACK");
         for Field { name, value } in fields.iter().chain(&added) {
             burying.arg(name).arg(value);
         }

@@ -25,6 +25,8 @@ pub(super) enum Lua {
     Acquit,
     Release,
     Replay,
+    Rate,
+    Repeat,
 }
 
 /// The hashes that Redis knows the scripts by, in the order of [`Lua::ALL`].
@@ -52,6 +54,8 @@ impl Lua {
         Self::Acquit,
         Self::Release,
         Self::Replay,
+        Self::Rate,
+        Self::Repeat,
     ];
 
     fn source(self) -> &'static str {
@@ -80,6 +84,8 @@ impl Lua {
             Self::Acquit => include_str!("scripts/acquit.lua"),
             Self::Release => include_str!("scripts/release.lua"),
             Self::Replay => include_str!("scripts/replay.lua"),
+            Self::Rate => include_str!("scripts/rate.lua"),
+            Self::Repeat => include_str!("scripts/repeat.lua"),
         }
     }
 

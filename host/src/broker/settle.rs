@@ -348,7 +348,7 @@ impl Clerk {
             (_, status) => vec![status],
         };
         let mut written = Vec::with_capacity(items.len());
-        let mut void = Vec::new();
+        let (mut repeats, mut void) = (Vec::new(), Vec::new());
         let mut again = Vec::new();
         for (item, status) in items.into_iter().zip(statuses) {
             match status {
@@ -359,6 +359,7 @@ impl Clerk {
                     self.post.link.abilities().lose(Ability::AckDelete);
                     written.push(item);
                 }
+                Value::Int(3) => repeats.push(item),
                 Value::Int(-2) => again.push(trimmed(item)),
                 Value::BulkString(stream) => {
                     let stream = String::from_utf8_lossy(&stream);
@@ -368,6 +369,7 @@ impl Clerk {
                 _ => void.push(item),
             }
         }
+        self.ledger.repeated(repeats);
         self.ledger.supersede(void);
         self.written(Written { items: written, late: 0 }).await;
         again

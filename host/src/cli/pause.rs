@@ -35,7 +35,11 @@ pub(super) enum Wish {
 pub(super) async fn run(arguments: Arguments, wish: Wish) -> Result<(), Failure> {
     let manifest = arguments.source.manifest.load()?;
     let handlers = if arguments.all {
-        manifest.handlers.iter().filter(|handler| may_pause(handler)).collect()
+        let (may, others) = manifest.handlers.iter().partition::<Vec<_>, _>(|h| may_pause(h));
+        for handler in others {
+            eprintln!("{}: left alone, as it listens to a channel", handler.name);
+        }
+        may
     } else {
         arguments
             .handlers

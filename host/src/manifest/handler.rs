@@ -71,6 +71,15 @@ impl Handler {
         (0..shards.get()).map(|index| self.on(&shard(&self.stream, index))).collect()
     }
 
+    /// The stream by its name in the manifest, also of a handler on one of its shards.
+    pub fn whole_stream(&self) -> &str {
+        let sharded = self.order.as_ref().is_some_and(|order| order.shards.is_some());
+        match self.stream.rsplit_once(":{") {
+            Some((whole, index)) if sharded && index.ends_with('}') => whole,
+            Some(_) | None => &self.stream,
+        }
+    }
+
     fn on(&self, stream: &str) -> Self {
         let default = *self.dead_letter == *default_dead_letter(&self.stream);
         let dead_letter =
