@@ -245,16 +245,6 @@ fn no_pattern_lets_a_handler_feed_its_own_stream() {
 }
 
 #[test]
-fn a_delayed_output_is_refused_with_a_sentence() {
-    let (_server, mut redis, _host) = probe("");
-    redis.add("in", &[("delay-ms", "50"), ("emit", "out")]);
-    let letter = redis.wait_first("{in}:dead");
-    assert_eq!(letter.get("tidegate.reason"), "denied");
-    assert!(letter.get("tidegate.error").contains("delay"), "{letter}");
-    assert_eq!(redis.length("out"), 0);
-}
-
-#[test]
 fn the_granted_environment_reaches_the_plugin_and_the_hosts_own_does_not() {
     let server = Server::start();
     let mut redis = server.client();

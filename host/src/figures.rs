@@ -24,6 +24,10 @@ pub struct Figures {
     pub duplicates: AtomicU64,
     /// Failures counted that will be tried again.
     pub retried: AtomicU64,
+    /// Messages of a channel that failed, or whose outputs were refused: they are gone.
+    pub failed: AtomicU64,
+    /// Messages of a channel that came faster than they were handled: they are gone.
+    pub dropped: AtomicU64,
     /// Deliveries taken back from a retry, a dead host or a lost reply.
     pub redelivered: AtomicU64,
     /// Settlements that came too late: the entry was no longer this host's.

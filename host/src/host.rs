@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use crate::broker::{Broker, BrokerError};
 use crate::dispatch::Dispatch;
 use crate::figures::Figures;
-use crate::manifest::{Handler, Manifest, RedisSettings};
+use crate::manifest::{Handler, Manifest, RedisSettings, Supply};
 use crate::sandbox::{
     Capacity, Limits, OUTPUT_BYTES_MAX, OUTPUTS_MAX, Plugin, Runner, Sandbox, SandboxError,
 };
@@ -165,8 +165,16 @@ impl Host {
         let digest: Arc<str> = dispatch.runner.plugin().digest().to_string().into();
         let (figures, stop) = (dispatch.figures.clone(), dispatch.stop.clone());
         let subscription = broker.subscribe(handler, digest.clone(), figures, stop).await?;
-        tracing::info!(handler = %handler.name, stream = %handler.stream, group = %handler.group,
-            consumer = subscription.consumer, plugin = %digest, "reading");
+        let (name, source) = (&handler.name, &handler.stream);
+        match handler.supply {
+            Supply::Group | Supply::Broadcast => {
+                tracing::info!(handler = %name, stream = %source, group = %handler.group,
+                    consumer = subscription.consumer, plugin = %digest, "reading");
+            }
+            Supply::Channel => {
+                tracing::info!(handler = %name, channel = %source, plugin = %digest, "at work");
+            }
+        }
         self.tasks.spawn(async move {
             dispatch.carry(subscription).await;
             // The connection outlives the last settlement.

@@ -74,6 +74,12 @@ impl Redis {
         command.query(&mut self.0)
     }
 
+    /// Sends a command whose words are any bytes.
+    #[track_caller]
+    pub fn query<T: FromRedisValue>(&mut self, command: &redis::Cmd) -> T {
+        command.query(&mut self.0).unwrap()
+    }
+
     /// Sends a command of which only success matters.
     #[track_caller]
     pub fn tell(&mut self, line: &str) {

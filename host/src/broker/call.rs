@@ -86,7 +86,7 @@ impl Item {
         streams
     }
 
-    fn outputs(&self) -> &[Output] {
+    pub(super) fn outputs(&self) -> &[Output] {
         match &self.settlement {
             Settlement::Acknowledge(outputs) => outputs,
             Settlement::Skip | Settlement::Later { .. } | Settlement::Bury { .. } => &[],

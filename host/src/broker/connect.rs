@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
+use redis::aio::{MultiplexedConnection, PubSub};
 use redis::io::tcp::{TcpSettings, socket2};
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo,
@@ -81,9 +81,15 @@ impl Connector {
             Ok(()) => Ok(connection),
         }
     }
+
+    /// A connection that only listens to channels.
+    pub(super) async fn listen(&self) -> Result<PubSub, RedisError> {
+        let opening = self.client.get_async_pubsub();
+        tokio::time::timeout(CONNECT_TIMEOUT, opening).await.map_err(|_| silent())?
+    }
 }
 
-fn silent() -> RedisError {
+pub(super) fn silent() -> RedisError {
     std::io::Error::new(std::io::ErrorKind::TimedOut, "the server does not answer").into()
 }
 

@@ -13,6 +13,7 @@ use super::call::{SCRIPT_BYTES, SCRIPT_VALUES, fields};
 use super::keys::{DELAYED_STREAMS, delayed};
 use super::link::Link;
 use super::scripts::Lua;
+use super::trouble::Trouble;
 use super::wake::Wake;
 use super::{Broker, BrokerError, reply};
 use crate::message::Field;
@@ -49,7 +50,14 @@ impl Delays {
             return Ok(());
         }
         let mut noting = Lua::Register.call(&[DELAYED_STREAMS]);
-        self.link.query(noting.arg(streams)).await.map(drop)
+        noting.arg(streams);
+        match self.link.query(&noting).await {
+            // It was taught them again by now.
+            Err(error) if Trouble::of(&error) == Trouble::ScriptsGone => {
+                self.link.query(&noting).await.map(drop)
+            }
+            answer => answer.map(drop),
+        }
     }
 }
 

@@ -5,9 +5,11 @@ use std::time::Duration;
 use redis::{RedisResult, Value};
 use serde::Serialize;
 
+use super::channel::is_pattern;
 use super::keys::{Keys, WAITING, delayed};
 use super::presence::{Sign, sign};
 use super::reply::{self, Row, number, server_millis};
+use super::trouble::Trouble;
 use super::{Broker, BrokerError};
 use crate::manifest::{Handler, Supply};
 
@@ -54,15 +56,29 @@ pub struct HostStatus {
 }
 
 impl Broker {
-    /// How a handler stands; `None` while its group does not exist.
+    /// How a handler stands; `None` while its group does not exist. Where every host has a group
+    /// of its own, what is unread, pending and waiting is the sum over them.
     ///
     /// # Errors
     ///
     /// When Redis does not answer, or the key is not a stream.
     pub async fn inspect(&self, handler: &Handler) -> Result<Option<GroupStatus>, BrokerError> {
+        match handler.supply {
+            Supply::Group => {
+                self.inspect_group(handler, &Keys::new(&handler.stream, &handler.group)).await
+            }
+            Supply::Broadcast => self.inspect_broadcast(handler).await,
+            Supply::Channel => Ok(None),
+        }
+    }
+
+    pub(super) async fn inspect_group(
+        &self,
+        handler: &Handler,
+        keys: &Keys,
+    ) -> Result<Option<GroupStatus>, BrokerError> {
         let stream = &*handler.stream;
         let failed = |source| self.failed(format!("inspect stream `{stream}`"), source);
-        let keys = Keys::new(stream, &handler.group);
         let Some(row) = self.group(stream, &handler.group).await? else { return Ok(None) };
         let consumers = self.consumers(stream, &handler.group).await?;
 
@@ -134,6 +150,28 @@ impl Broker {
         let answer = self.link.query(&redis::cmd("TIME")).await;
         let failed = |source| self.failed("read the server's clock".to_owned(), source);
         Ok(server_millis(answer.map_err(failed)?)?)
+    }
+
+    /// How many connections of any kind are subscribed to a channel; Redis does not tell it of a pattern.
+    ///
+    /// # Errors
+    ///
+    /// When Redis does not answer.
+    pub async fn subscribers(&self, channel: &str) -> Result<Option<u64>, BrokerError> {
+        if is_pattern(channel) {
+            return Ok(None);
+        }
+        let mut asking = redis::cmd("PUBSUB");
+        let answer = self.link.query(asking.arg("NUMSUB").arg(channel)).await;
+        match answer {
+            Ok(answer) => {
+                let counts = reply::pairs("PUBSUB NUMSUB", answer)?;
+                Ok(counts.first().map(|row| number(&row.value)))
+            }
+            // Who may only listen may not ask who else does.
+            Err(error) if Trouble::of(&error).is_refusal() => Ok(None),
+            Err(source) => Err(self.failed(format!("inspect channel `{channel}`"), source)),
+        }
     }
 
     /// How many entries a stream has (`XLEN`); none when it does not exist.

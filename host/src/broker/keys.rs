@@ -39,6 +39,8 @@ pub(super) struct Keys {
     /// Hash: the tokens of the handler's rate, and when they were counted (µs, the server's clock).
     pub rate: String,
     pub(super) seen: String,
+    /// Hash: host → when it was last seen (ms, the server's clock), where every host has a group of its own.
+    pub broadcast: String,
     live: String,
 }
 
@@ -56,8 +58,15 @@ impl Keys {
             mark: name("mark"),
             rate: name("rate"),
             seen: name("seen"),
+            broadcast: name("broadcast"),
             live: name("live"),
         }
+    }
+
+    /// The keys of one host's group, where every host has one: who lives is told of all together.
+    pub(super) fn of_host(&self, group: &str) -> Self {
+        let Self { broadcast, live, hosts, paused, .. } = self.clone();
+        Self { broadcast, live, hosts, paused, ..Self::new(&self.stream, group) }
     }
 
     /// String with an expiry: what a live host tells of itself.
@@ -76,7 +85,7 @@ mod tests {
             let keys = Keys::new(stream, "g");
             let (live, seen) = (keys.live("me"), keys.seen(b"v"));
             let own = [&keys.waiting, &keys.failures, &keys.deaths, &keys.hosts, &keys.paused];
-            let others = [&keys.rate, &keys.mark, &live, &seen, &delayed(stream)];
+            let others = [&keys.rate, &keys.mark, &keys.broadcast, &live, &seen, &delayed(stream)];
             for key in own.into_iter().chain(others) {
                 assert_eq!(hash_tag(key), hash_tag(stream), "{key}");
                 assert!(key.starts_with("tidegate:"), "{key}");

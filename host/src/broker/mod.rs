@@ -5,8 +5,10 @@
 //! [`Settler`] to settle them with. What is decided about a message is not
 //! decided here. See redis.io's command reference for what each command does.
 
+mod broadcast;
 mod call;
 mod claim;
+mod channel;
 mod connect;
 mod dead;
 mod delay;
@@ -39,6 +41,8 @@ mod retries;
 mod returns;
 mod scripts;
 mod settle;
+mod source;
+mod subscription;
 mod trouble;
 mod valve;
 mod wake;
@@ -47,11 +51,11 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use redis::{RedisError, RedisResult};
+use redis::RedisError;
 use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, JoinSet};
 
 pub use call::ENTRY_FIELDS_MAX;
+pub use channel::Listening;
 pub use dead::{DeadLetter, DeadLetters, Note, Redriven};
 pub use delay::DELAY_MAX;
 pub use durability::CannotWait;
@@ -66,25 +70,16 @@ pub use replay::{Act, Replay, Replayed};
 pub use reply::UnexpectedReply;
 pub use retries::{Retries, Steered, Waiting};
 pub use settle::Settler;
+pub use source::Source;
+pub use subscription::{Closing, Subscription};
 pub use valve::{Hold, Valve};
 
-use crate::figures::Figures;
-use crate::manifest::{Handler, RedisSettings};
+use crate::manifest::RedisSettings;
 use crate::shutdown::Stop;
-use connect::{Backoff, Connector};
+use connect::Connector;
 use delay::Delays;
-use durability::Witness;
-use feed::State;
-use janitor::Janitor;
-use keys::Keys;
 use link::{Keeper, Link};
-use post::Post;
-use presence::Presence;
-use quarantine::Quarantine;
-use rate::Meter;
-use returns::Returns;
 use trouble::Trouble;
-use wake::Wake;
 
 /// What can go wrong with Redis before messages flow, or in a command of an operator.
 #[derive(Debug, thiserror::Error)]
@@ -146,47 +141,6 @@ pub struct Broker {
     _keeper: Keeper,
 }
 
-/// A handler put on its stream.
-pub struct Subscription {
-    /// Where its deliveries come from.
-    pub feed: Feed,
-    /// Where they are settled.
-    pub settler: Settler,
-    /// What lets the feed read.
-    pub valve: Arc<Valve>,
-    /// The name it reads under.
-    pub consumer: String,
-    /// What must be waited for once the settler is let go.
-    pub closing: Closing,
-}
-
-/// The end of a subscription: what is still to be written, and the sign of life.
-#[must_use = "settlements are written by the task in here"]
-pub struct Closing {
-    writing: JoinHandle<()>,
-    /// What is done beside reading and settling for as long as the handler is at work.
-    chores: JoinSet<()>,
-    presence: Arc<Presence>,
-}
-
-impl Closing {
-    /// Waits until every settlement is written, then takes the sign of life down.
-    ///
-    /// Ends only after each [`Settler`] is dropped; unwritten settlements are
-    /// lost with this future, their entries are not.
-    pub async fn finished(mut self) {
-        let _ = (&mut self.writing).await;
-        self.chores.shutdown().await;
-        self.presence.leave().await;
-    }
-}
-
-impl Drop for Closing {
-    fn drop(&mut self) {
-        self.writing.abort();
-    }
-}
-
 impl Broker {
     /// Connects, waiting for a server that is not there yet.
     ///
@@ -209,112 +163,6 @@ impl Broker {
     /// Where it is, without secrets.
     pub fn address(&self) -> &str {
         self.connector.shown()
-    }
-
-    /// Puts a handler on its stream, creating stream and group where they are missing.
-    ///
-    /// Trouble that passes, such as a connection that breaks meanwhile, is waited out.
-    ///
-    /// # Errors
-    ///
-    /// When Redis refuses the group or the sign of life, such as for a key of another type, or
-    /// `stop` is requested first.
-    pub async fn subscribe(
-        &self,
-        handler: &Handler,
-        plugin: Arc<str>,
-        figures: Arc<Figures>,
-        stop: Stop,
-    ) -> Result<Subscription, BrokerError> {
-        let place = format!("put handler `{}` on stream `{}`", handler.name, handler.stream);
-        let keys = Keys::new(&handler.stream, &handler.group);
-        let link = self.link.clone();
-        let claiming = async || {
-            let sign = presence::Teller { plugin: plugin.clone(), figures: figures.clone() };
-            let name = (handler.group.clone(), &*self.name);
-            Presence::claim(link.clone(), &keys, name, sign).await
-        };
-        let presence = self.patiently(&place, &stop, claiming).await?;
-        let post = Post {
-            link,
-            handler: handler.clone(),
-            consumer: presence.name(),
-            keys,
-            plugin,
-            held: Arc::default(),
-            figures,
-            wake: Wake::default(),
-            valve: Arc::default(),
-            delays: self.delays.clone(),
-        };
-        let post = Arc::new(post);
-        let unfit = |source| BrokerError::Durability { handler: post.handler.name.clone(), source };
-        let witness = Witness::called_for(&post, &self.connector).await.map_err(unfit)?;
-        let opening = async || {
-            post.create_group(post.handler.start).await?;
-            post.look_whether_paused().await
-        };
-        self.patiently(&place, &stop, opening).await?;
-        Ok(self.staff(post, presence, witness, stop))
-    }
-
-    /// Puts someone to every job that a handler's stream needs.
-    fn staff(
-        &self,
-        post: Arc<Post>,
-        presence: Presence,
-        witness: Option<Witness>,
-        stop: Stop,
-    ) -> Subscription {
-        let (settler, writing) = settle::open(post.clone(), witness);
-        let presence = Arc::new(presence);
-        let mut chores = JoinSet::new();
-        chores.spawn(presence.clone().show());
-        chores.spawn(post.clone().watch_for_pauses());
-        chores.spawn(lease::keep(post.clone()));
-        chores.spawn(Janitor::new(post.clone()).work());
-        let (consumer, valve) = (post.consumer.now().to_string(), post.valve.clone());
-        let (mine, cell) = ((post.clone(), presence.clone()), self.cell.clone());
-        let quarantine = |claims| Quarantine::new(mine.0, mine.1, claims, cell);
-        let returns = Returns::new(post.clone(), presence.clone(), settler.clone(), quarantine);
-        let writing = tokio::spawn(writing);
-        let closing = Closing { writing, chores, presence: presence.clone() };
-        let connector = self.connector.clone();
-        let meter = Meter::of(&post, &stop);
-        let state = State::default();
-        let feed = Feed { post, connector, presence, returns, meter, stop, state };
-        Subscription { feed, settler, valve, consumer, closing }
-    }
-
-    /// Tries again for as long as what is in the way may pass, hearing a stop meanwhile.
-    async fn patiently<T>(
-        &self,
-        purpose: &str,
-        stop: &Stop,
-        attempt: impl AsyncFn() -> RedisResult<T>,
-    ) -> Result<T, BrokerError> {
-        let mut backoff = Backoff::default();
-        loop {
-            let tried = tokio::select! {
-                tried = attempt() => tried,
-                () = stop.cancelled() => return Err(BrokerError::Stopped),
-            };
-            let error = match tried {
-                Ok(made) => return Ok(made),
-                Err(error) => error,
-            };
-            let trouble = Trouble::of(&error);
-            if !trouble.passes() || trouble == Trouble::Refused {
-                return Err(self.failed(purpose.to_owned(), error));
-            }
-            if backoff.is_fresh() {
-                tracing::warn!(%error, "cannot {purpose}; trying again");
-            }
-            tokio::select! {
-                () = tokio::time::sleep(backoff.next()) => {}
-                () = stop.cancelled() => return Err(BrokerError::Stopped),
-            }
-        }
     }
 
     fn failed(&self, purpose: String, source: RedisError) -> BrokerError {

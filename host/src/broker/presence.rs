@@ -134,6 +134,12 @@ impl Presence {
         Ok(presence)
     }
 
+    /// Has the name be that of a reader of another group, whose host goes by the same name.
+    pub(super) fn reads_as(&mut self, group: &Arc<str>, keys: &Keys) {
+        self.group = group.clone();
+        self.keys = keys.clone();
+    }
+
     /// The name, now and in time to come.
     pub(super) fn name(&self) -> Name {
         self.name.clone()

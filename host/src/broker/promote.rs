@@ -54,7 +54,7 @@ impl Broker {
 struct Promoter {
     delays: Arc<Delays>,
     targets: HashMap<String, Target>,
-    tidied: Instant,
+    tidied: Option<Instant>,
     trouble: Backoff,
 }
 
@@ -79,7 +79,7 @@ enum Content {
 impl Promoter {
     fn new(delays: Arc<Delays>) -> Self {
         let targets = HashMap::new();
-        Self { delays, targets, tidied: Instant::now(), trouble: Backoff::default() }
+        Self { delays, targets, tidied: None, trouble: Backoff::default() }
     }
 
     async fn work(mut self, stop: &Stop) {
@@ -135,8 +135,8 @@ impl Promoter {
         for streams in due.chunks(PAGE) {
             self.serve(streams).await?;
         }
-        if self.tidied.elapsed() >= TIDY_EVERY {
-            self.tidied = now;
+        if self.tidied.is_none_or(|last| last.elapsed() >= TIDY_EVERY) {
+            self.tidied = Some(now);
             self.tidy().await?;
         }
         Ok(())
@@ -162,6 +162,23 @@ impl Promoter {
             let target = before.remove(&stream).unwrap_or_else(Target::new);
             self.targets.insert(stream, target.announced_at(at));
         }
+        before.retain(|_, target| target.content == Content::Entries);
+        self.announce_again(before).await
+    }
+
+    /// Puts streams back on the list that are no longer there although entries wait for them.
+    async fn announce_again(&mut self, lost: HashMap<String, Target>) -> RedisResult<()> {
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let streams: Vec<String> = lost.keys().cloned().collect();
+        self.targets.extend(lost);
+        self.delays.announce(streams.iter().map(|stream| (&**stream, SELDOM))).await?;
+        tracing::warn!(
+            key = DELAYED_STREAMS,
+            ?streams,
+            "streams with delayed entries were not in this key, as if it had been deleted; they are put back"
+        );
         Ok(())
     }
 

@@ -94,6 +94,14 @@ pub(super) fn fields(command: &'static str, reply: Value) -> Result<Vec<Field>, 
     Ok(fields)
 }
 
+/// Names and values, flat (RESP2) or as a map (RESP3), such as `HGETALL` gives them.
+pub(super) fn pairs(command: &'static str, reply: Value) -> Result<Vec<Field>, UnexpectedReply> {
+    let Value::Map(pairs) = reply else { return fields(command, reply) };
+    let field =
+        |(name, value)| Ok(Field { name: bytes(command, name)?, value: bytes(command, value)? });
+    pairs.into_iter().map(field).collect()
+}
+
 pub(super) fn array(command: &'static str, reply: Value) -> Result<Vec<Value>, UnexpectedReply> {
     match reply {
         Value::Array(items) => Ok(items),

@@ -27,6 +27,7 @@ pub(super) enum Lua {
     Replay,
     Rate,
     Repeat,
+    Disband,
 }
 
 /// The hashes that Redis knows the scripts by, in the order of [`Lua::ALL`].
@@ -56,6 +57,7 @@ impl Lua {
         Self::Replay,
         Self::Rate,
         Self::Repeat,
+        Self::Disband,
     ];
 
     fn source(self) -> &'static str {
@@ -86,6 +88,7 @@ impl Lua {
             Self::Replay => include_str!("scripts/replay.lua"),
             Self::Rate => include_str!("scripts/rate.lua"),
             Self::Repeat => include_str!("scripts/repeat.lua"),
+            Self::Disband => include_str!("scripts/disband.lua"),
         }
     }
 

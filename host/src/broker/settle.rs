@@ -24,10 +24,10 @@ use crate::message::Delivery;
 use crate::outcome::{Draw, Outcome, Reason, Settlement};
 
 /// Settlements sent to Redis together at most.
-const BATCH: usize = 1000;
+pub(super) const BATCH: usize = 1000;
 
 /// Settlements that wait for a flush at most; handlers wait beyond it.
-const QUEUE: usize = 4096;
+pub(super) const QUEUE: usize = 4096;
 
 /// A message whose dead letter is refused waits at least this long, whatever its backoff.
 const REFUSED_WAIT: Duration = Duration::from_secs(1);
@@ -49,6 +49,11 @@ pub struct Settler {
 }
 
 impl Settler {
+    /// One whose deliveries go to whoever empties this queue, and gives the room back.
+    pub(super) fn to(queue: mpsc::Sender<Item>, room: Arc<Semaphore>) -> Self {
+        Self { queue, room }
+    }
+
     /// Takes over the duty to settle a delivery.
     ///
     /// Waits while too many others wait to be written, or too many bytes. Should the

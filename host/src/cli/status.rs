@@ -70,15 +70,17 @@ struct Status {
     handlers: Vec<HandlerStatus>,
 }
 
-/// A handler; without figures while its group does not exist.
+/// A handler; without figures while its group does not exist, or where a channel has none.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct HandlerStatus {
     handler: String,
-    stream: String,
-    group: String,
-    #[serde(skip)]
-    supply: Supply,
+    delivery: Delivery,
+    stream: Option<String>,
+    group: Option<String>,
+    channel: Option<String>,
+    /// Connections of any kind on the channel; Redis does not tell it of a pattern.
+    subscribers: Option<u64>,
     group_exists: bool,
     paused: bool,
     /// Who paused it, while it is paused.
@@ -91,7 +93,7 @@ struct HandlerStatus {
     next_retry_ms: Option<u64>,
     /// Entries that are to appear on the stream later.
     delayed: Option<u64>,
-    dead_letter: String,
+    dead_letter: Option<String>,
     /// Letters on the dead-letter stream, which handlers may share.
     dead: Option<u64>,
     hosts_alive: Option<usize>,
@@ -102,17 +104,29 @@ struct HandlerStatus {
     hosts: Vec<HostStatus>,
 }
 
+/// How messages come to a handler.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Delivery {
+    Group,
+    /// Every host has a group of its own; figures are sums over them.
+    Broadcast,
+    Channel,
+}
+
 impl Status {
     async fn read(broker: &Broker, handlers: &[Handler]) -> Result<Self, Failure> {
         let mut read = Vec::with_capacity(handlers.len());
         for handler in handlers {
             let pause = broker.paused(handler).await?;
-            let groups = broker.on_each_group(handler).await?;
-            for group in &groups {
-                read.push(HandlerStatus::new(group, broker.inspect(group).await?, pause.clone()));
-            }
-            if groups.is_empty() {
-                read.push(HandlerStatus::new(handler, None, pause));
+            let subscribers = match handler.supply {
+                Supply::Channel => broker.subscribers(&handler.stream).await?,
+                Supply::Group | Supply::Broadcast => None,
+            };
+            for one in handler.on_each_stream() {
+                let group = broker.inspect(&one).await?;
+                let status = HandlerStatus::new(&one, group, pause.clone());
+                read.push(HandlerStatus { subscribers, ..status });
             }
         }
         Ok(Self { redis: broker.address().to_owned(), handlers: read })
@@ -145,11 +159,20 @@ impl HandlerStatus {
         let hosts = group.map_or(Vec::new(), |group| group.hosts.clone());
         let signs = || hosts.iter().filter_map(|host| host.sign.as_ref());
         let alive = signs().count();
+        let delivery = match handler.supply {
+            Supply::Group => Delivery::Group,
+            Supply::Broadcast => Delivery::Broadcast,
+            Supply::Channel => Delivery::Channel,
+        };
+        let of_stream = |name: &str| (delivery != Delivery::Channel).then(|| name.to_owned());
+        let of_channel = |name: &str| (delivery == Delivery::Channel).then(|| name.to_owned());
         Self {
             handler: handler.name.to_string(),
-            stream: handler.stream.to_string(),
-            group: handler.group.to_string(),
-            supply: handler.supply,
+            delivery,
+            stream: of_stream(&handler.stream),
+            group: of_stream(&handler.group),
+            channel: of_channel(&handler.stream),
+            subscribers: None,
             group_exists: group.is_some(),
             paused: pause.is_some(),
             pause,
@@ -160,7 +183,7 @@ impl HandlerStatus {
             retries_waiting: group.map(|group| group.retries_waiting),
             next_retry_ms: group.and_then(|group| group.next_retry),
             delayed: group.map(|group| group.delayed),
-            dead_letter: handler.dead_letter.to_string(),
+            dead_letter: of_stream(&handler.dead_letter),
             dead: group.map(|group| group.dead),
             hosts_alive: group.map(|_| alive),
             rate: (alive > 0).then(|| signs().map(|sign| sign.rate).sum()),
@@ -170,18 +193,12 @@ impl HandlerStatus {
     }
 
     fn row(&self) -> Vec<Cell> {
-        let group = print::legible(self.group.as_bytes());
-        let group = match (self.supply, self.group_exists) {
-            (Supply::Channel, _) => "(a channel)".to_owned(),
-            (Supply::Group | Supply::Broadcast, true) => group,
-            (Supply::Group | Supply::Broadcast, false) => format!("{group} (not yet there)"),
-        };
         let plugins: Vec<_> = self.plugins.iter().map(|digest| short(digest)).collect();
         let plugins = (!plugins.is_empty()).then(|| plugins.join(", "));
         vec![
             self.name(),
-            Cell::new(print::legible(self.stream.as_bytes())),
-            Cell::new(group),
+            Cell::new(self.source()),
+            Cell::new(print::figure(self.readers())),
             number(self.unread),
             number(self.oldest_unread_ms.map(print::span)),
             number(self.pending),
@@ -202,6 +219,25 @@ impl HandlerStatus {
         } else {
             Cell::new(&self.handler)
         }
+    }
+
+    /// The stream, or the channel.
+    fn source(&self) -> String {
+        match (&self.stream, &self.channel) {
+            (Some(stream), _) => print::legible(stream.as_bytes()),
+            (None, channel) => {
+                let channel = channel.as_deref().unwrap_or_default();
+                format!("{} (channel)", print::legible(channel.as_bytes()))
+            }
+        }
+    }
+
+    /// The group, or the groups of all hosts.
+    fn readers(&self) -> Option<String> {
+        let group = print::legible(self.group.as_ref()?.as_bytes());
+        let each = if self.delivery == Delivery::Broadcast { ":*" } else { "" };
+        let missing = if self.group_exists { "" } else { " (not yet there)" };
+        Some(format!("{group}{each}{missing}"))
     }
 
     fn host_rows(&self) -> impl Iterator<Item = Vec<Cell>> {

@@ -1,7 +1,7 @@
 //! Whether a handler may have what it asks for. Pure.
 
 use crate::broker::{DELAY_MAX, ENTRY_FIELDS_MAX};
-use crate::manifest::Handler;
+use crate::manifest::{Handler, Supply};
 use crate::outcome::{Entry, Fault, FaultKind, Outcome, Output};
 
 /// In seconds.
@@ -39,10 +39,15 @@ fn excess(output: &Output) -> Option<String> {
     }
 }
 
-fn objection(output: &Output, Handler { stream, grants, .. }: &Handler) -> Option<String> {
+fn objection(output: &Output, handler: &Handler) -> Option<String> {
+    let Handler { stream, grants, .. } = handler;
+    let listens = handler.supply == Supply::Channel;
     match output {
-        Output::Append(entry) if *entry.stream == **stream => Some(format!(
+        Output::Append(entry) if !listens && *entry.stream == **stream => Some(format!(
             "an entry for `{stream}`, the handler's own stream, which it would feed for ever"
+        )),
+        Output::Publish(notice) if listens && *notice.channel == **stream => Some(format!(
+            "a notice on channel `{stream}`, the handler's own, which it would feed for ever"
         )),
         Output::Append(entry) if !grants.outputs.allows(&entry.stream) => Some(format!(
             "an entry for stream `{0}`, which `outputs` does not grant; add \"{0}\" to it if it should",

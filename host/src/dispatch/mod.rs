@@ -18,9 +18,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::broker::{Closing, Feed, Settler, Subscription};
+use crate::broker::{Closing, Settler, Source, Subscription};
 use crate::figures::{Figures, read};
-use crate::manifest::Handler;
+use crate::manifest::{Handler, Supply};
 use crate::message::Delivery;
 use crate::outcome::{Draw, FaultKind, Outcome, Reason, Settlement};
 use crate::sandbox::{Runner, World};
@@ -60,7 +60,7 @@ impl Dispatch {
     ///
     /// What is not finished within the grace stays pending, for whichever host comes next.
     pub async fn carry(self, subscription: Subscription) {
-        let Subscription { feed, settler, valve, closing, .. } = subscription;
+        let Subscription { source, settler, valve, closing, .. } = subscription;
         let breaker = Breaker::of(&self.handler, &self.figures, valve);
         let queue = Arc::new(Queue::default());
         let mut lanes = JoinSet::new();
@@ -70,7 +70,7 @@ impl Dispatch {
                 &self.guests,
             );
         }
-        self.read(feed, &queue, &settler, breaker.as_deref()).await;
+        self.read(source, &queue, &settler, breaker.as_deref()).await;
         drop(settler);
         queue.close();
         self.finish(lanes, closing).await;
@@ -78,7 +78,7 @@ impl Dispatch {
 
     async fn read(
         &self,
-        mut feed: Feed,
+        mut source: Source,
         queue: &Queue,
         settler: &Settler,
         breaker: Option<&Breaker>,
@@ -91,7 +91,7 @@ impl Dispatch {
                 free = self.gather(&slots) => free,
             };
             let Some(most) = self.admit(breaker, free.num_permits()).await else { return };
-            let deliveries = feed.next(most).await;
+            let deliveries = source.next(most).await;
             let mut admitted = Vec::with_capacity(deliveries.len());
             for delivery in deliveries {
                 match (self.refusal(&delivery), free.split(1)) {
@@ -178,13 +178,22 @@ impl Dispatch {
         let done = timeout(self.grace, async { while lanes.join_next().await.is_some() {} }).await;
         if done.is_err() {
             tracing::warn!(handler = %self.handler.name, in_flight = read(&self.figures.in_flight),
-                "not finished within the grace; the rest stays pending for the next host");
+                "not finished within the grace; {}", self.fate());
             lanes.shutdown().await;
         }
         let left = deadline.saturating_duration_since(Instant::now()).max(WRITE);
         if timeout(left, closing.finished()).await.is_err() {
             tracing::warn!(handler = %self.handler.name,
-                "settlements could not be written; their messages are delivered again");
+                "settlements could not be written; {}", self.fate());
+        }
+    }
+
+    /// What becomes of messages that are left behind.
+    fn fate(&self) -> &'static str {
+        match self.handler.supply {
+            Supply::Group => "their messages are left to the next host",
+            Supply::Broadcast => "their messages wait for this host to start again",
+            Supply::Channel => "their messages are gone",
         }
     }
 

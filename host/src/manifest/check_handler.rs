@@ -75,7 +75,9 @@ pub(super) fn handler(
         reader.size(entry, MEMORY_BOUNDS, "a size from 1MiB to 4GiB")
     });
     let retry = raw.retry.as_ref().map_or(Some(RETRY), |raw| retry(raw, reader));
-    let grants = grants(raw, stream.as_ref(), reader);
+    // An entry on a stream of a channel's name does not come back on the channel.
+    let own = stream.as_ref().filter(|_| raw.channel.is_none());
+    let grants = grants(raw, own, reader);
     let flow = flow?;
     Some(Handler {
         name: name?,

@@ -10,6 +10,8 @@
 //! | `delay-ms=<n>`       | the next `emit` has this delay                                                 |
 //! | `env=<NAME>`         | the next `emit` has a field `env` with that variable's value, if it is set     |
 //! | `calls`              | the next `emit` has a field `calls`: the messages this instance has begun      |
+//! | `stream`             | the next `emit` has a field `stream`: where the message came from              |
+//! | `payload=<a=b ...>`  | as if the message had these fields instead, apart by spaces                    |
 //! | `notice=<channel>`   | publishes the message's `data`                                                 |
 //! | `retry=<text>`       | asks for a retry                                                               |
 //! | `retry-until=<n>`    | asks for a retry while the attempt is below n                                  |
@@ -51,11 +53,26 @@ static CALLS: AtomicU32 = AtomicU32::new(0);
 /// The failure that the message asks for, or a rejection of what cannot be read.
 pub fn obey(message: &Message) -> Result<Vec<Output>, Failure> {
     CALLS.fetch_add(1, Relaxed);
+    let message = &unfolded(message);
     let mut script = Script::new(message)?;
     for field in &message.fields {
         script.step(field)?;
     }
     Ok(script.outputs)
+}
+
+/// The message with the instructions that its `payload` holds, as it comes on a channel.
+fn unfolded(message: &Message) -> Message {
+    let fields = message.fields.iter().flat_map(|field| {
+        if field.name != "payload" {
+            return vec![field.clone()];
+        }
+        let text = text(field);
+        let instructions =
+            text.split_whitespace().map(|word| word.split_once('=').unwrap_or((word, "")));
+        instructions.map(|(name, value)| pair(name, value)).collect()
+    });
+    Message { fields: fields.collect(), ..message.clone() }
 }
 
 /// A message under way: what it asked to be written, and what waits for its next `emit`.
@@ -84,6 +101,7 @@ impl<'a> Script<'a> {
                 self.extra.extend(std::env::var(text(field)).ok().map(|value| pair("env", value)))
             }
             "calls" => self.extra.push(pair("calls", CALLS.load(Relaxed).to_string())),
+            "stream" => self.extra.push(pair("stream", self.message.stream.as_str())),
             "retry" => return Err(Failure::Retry(text(field))),
             "retry-until" if attempt < number(field)? => {
                 return Err(Failure::Retry(format!("attempt {attempt} of {}", text(field))));
@@ -223,6 +241,12 @@ mod tests {
             "append b data=x id=7-0 attempt=2 None",
         ];
         assert_eq!(entries(&outputs), expected);
+    }
+
+    #[test]
+    fn a_payload_holds_instructions() {
+        let outputs = obey(&message(1, &[("payload", "stream emit=a data=x")])).unwrap();
+        assert_eq!(entries(&outputs), ["append a data=x id=7-0 attempt=1 stream=in None"]);
     }
 
     #[test]

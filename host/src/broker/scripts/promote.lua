@@ -9,6 +9,15 @@
 -- fails; that entry stays, and those before it are on their stream.
 local entries, bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
 local moved = 0
+
+-- Changes nothing, and fails where memory or permissions do not suffice: after the first command
+-- that writes, a script is not refused for want of memory, and an entry that was appended but could
+-- not be taken out would be appended again.
+local function try(first)
+  redis.call('ZADD', KEYS[1], 'XX', first[2], first[1])
+  redis.call('ZREM', KEYS[1], '')
+end
+
 while true do
   local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
   local member = first[1]
@@ -16,8 +25,7 @@ while true do
   local wait = tonumber(first[2]) - now
   if wait > 0 then return { moved, wait } end
   if moved == entries or bytes <= 0 then return { moved, 0 } end
-  -- Removes nothing; a user who may not remove is to find out before the entry is appended.
-  if moved == 0 then redis.call('ZREM', KEYS[1], '') end
+  if moved == 0 then try(first) end
   redis.call('XADD', KEYS[2], '*', unpack(held(member)))
   redis.call('ZREM', KEYS[1], member)
   moved = moved + 1

@@ -28,7 +28,11 @@ impl Place {
     pub(super) async fn open(&self) -> Result<Graveyard, Failure> {
         let streams = match &self.stream {
             Some(stream) => vec![stream.clone()],
-            None => dead_letter_streams(&self.source.manifest.load()?.handlers),
+            None => {
+                let handlers = self.source.manifest.load()?.handlers;
+                handlers.iter().filter(|handler| !has_letters(handler)).for_each(say_none);
+                dead_letter_streams(&handlers)
+            }
         };
         Ok(Graveyard { broker: self.source.connect("tidegate-dead").await?, streams })
     }
@@ -37,9 +41,21 @@ impl Place {
 /// The dead-letter streams of the handlers, each once.
 pub(super) fn dead_letter_streams(handlers: &[Handler]) -> Vec<String> {
     let mut seen = HashSet::new();
-    let kept = handlers.iter().filter(|handler| handler.supply != Supply::Channel);
+    let kept = handlers.iter().filter(|handler| has_letters(handler));
     let streams = kept.flat_map(Handler::on_each_stream).map(|one| one.dead_letter.to_string());
     streams.filter(|stream| seen.insert(stream.clone())).collect()
+}
+
+/// Whether what a handler gives up is buried.
+fn has_letters(handler: &Handler) -> bool {
+    match handler.supply {
+        Supply::Group | Supply::Broadcast => true,
+        Supply::Channel => false,
+    }
+}
+
+fn say_none(handler: &Handler) {
+    eprintln!("handler `{}` is on a channel, which has no dead letters", handler.name);
 }
 
 /// Which of the letters.
