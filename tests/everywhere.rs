@@ -175,7 +175,7 @@ fn status_sums_a_broadcast_up_over_its_hosts() {
     assert_eq!(handler["hosts-alive"], 1, "{handler}");
     let hosts = handler["hosts"].as_array().unwrap();
     let names: Vec<_> = hosts.iter().map(|host| host["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["a", "b"]);
+    assert_eq!(names, ["a"], "the other took its leave");
     assert!(status(&server, BROADCAST, &["status"]).stdout.contains("h:*"));
 }
 

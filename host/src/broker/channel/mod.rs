@@ -181,7 +181,7 @@ impl Listener {
     fn cope(&mut self, error: &RedisError) -> Duration {
         let (handler, channel) = (&self.handler, &self.channel);
         if self.backoff.is_fresh() {
-            if Trouble::of(error) == Trouble::Refused {
+            if Trouble::of(error).is_refusal() {
                 tracing::error!(%handler, %channel, %error,
                     "this user may not subscribe; grant it the channel, or the same pattern, as in `ACL SETUSER name &news.*`; trying again");
             } else {
