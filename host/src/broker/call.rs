@@ -3,6 +3,7 @@
 use redis::Cmd;
 
 use super::keys::WAITING;
+use super::lanes::After;
 use super::letter::{ADDED, Death, cut};
 use super::post::Post;
 use super::scripts::Lua;
@@ -47,6 +48,14 @@ impl Item {
 
     pub(super) fn attempt(&self) -> Attempt {
         self.receipt.attempt()
+    }
+
+    /// What the settlement means for those that wait for the message.
+    pub(super) fn after(&self) -> After {
+        match &self.settlement {
+            Settlement::Later { .. } => After::Again,
+            Settlement::Acknowledge(_) | Settlement::Skip | Settlement::Bury { .. } => After::Next,
+        }
     }
 
     fn outputs(&self) -> &[Output] {
@@ -105,7 +114,7 @@ impl Post {
         let (mut scripted, mut waits, mut burials) = (Vec::new(), Vec::new(), Vec::new());
         for item in items {
             match &item.settlement {
-                Settlement::Acknowledge(_) | Settlement::Skip if is_plain(&item) => {
+                Settlement::Acknowledge(_) | Settlement::Skip if self.is_plain(&item) => {
                     plain.push(item)
                 }
                 Settlement::Acknowledge(_) | Settlement::Skip => scripted.push(item),
@@ -205,16 +214,17 @@ impl Post {
         }
     }
 
+    /// Whether nothing but `XACK` is needed: no output to write or to publish, no failure to
+    /// forget, and no order that a host whose tenure is over could break.
+    fn is_plain(&self, item: &Item) -> bool {
+        item.attempt() == Attempt::FIRST && item.outputs().is_empty() && self.lanes.is_none()
+    }
+
     /// Who must hold an entry for it to be buried. A body that is gone is nobody's
     /// any more: whoever notices it buries it.
     fn holder(&self, reason: Reason) -> &str {
         if reason == Reason::Trimmed { "" } else { &self.consumer }
     }
-}
-
-/// Whether nothing but `XACK` is needed: no output to write or to publish, no failure to forget.
-fn is_plain(item: &Item) -> bool {
-    item.attempt() == Attempt::FIRST && item.outputs().is_empty()
 }
 
 fn fields(command: &mut Cmd, fields: &[Field]) {

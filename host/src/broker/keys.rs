@@ -18,6 +18,12 @@ pub(super) struct Keys {
     pub waiting: String,
     /// Hash: id → recorded failures, a space, the last error.
     pub failures: String,
+    /// String with an expiry: the tenure of the host that owns an ordered stream, `name#generation`.
+    pub lease: String,
+    /// Number: the tenures there have been.
+    pub generation: String,
+    /// Sorted set: the hosts that share an ordered stream, by the server's time they last showed themselves (ms).
+    pub members: String,
     live: String,
 }
 
@@ -29,6 +35,9 @@ impl Keys {
             stream: stream.to_owned(),
             waiting: name("waiting"),
             failures: name("failures"),
+            lease: name("lease"),
+            generation: name("generation"),
+            members: name("members"),
             live: name("live"),
         }
     }
@@ -39,6 +48,11 @@ impl Keys {
     }
 }
 
+/// Hash: of how many streams a stream is made, and the field that says which a message is in.
+pub(super) fn shards(stream: &str) -> String {
+    format!("tidegate:{{{}}}:shards:{stream}", hash_tag(stream))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,7 +61,8 @@ mod tests {
     fn every_key_shares_its_streams_slot() {
         for stream in ["orders", "orders:{3}", "{a}b"] {
             let keys = Keys::new(stream, "g");
-            for key in [&keys.waiting, &keys.failures, &keys.live("me")] {
+            let more = [&keys.lease, &keys.generation, &keys.members, &shards(stream)];
+            for key in [&keys.waiting, &keys.failures, &keys.live("me")].into_iter().chain(more) {
                 assert_eq!(hash_tag(key), hash_tag(stream), "{key}");
                 assert!(key.starts_with("tidegate:"), "{key}");
             }

@@ -11,8 +11,10 @@ mod dead;
 mod feed;
 mod inspect;
 mod keys;
+mod lanes;
 mod letter;
 mod link;
+mod ordered;
 mod post;
 mod presence;
 mod private;
@@ -21,6 +23,11 @@ mod reply;
 mod returns;
 mod scripts;
 mod settle;
+mod shards;
+mod share;
+mod sharding;
+mod source;
+mod tenure;
 mod trouble;
 mod wake;
 
@@ -40,6 +47,9 @@ pub use private::PrivateServer;
 pub use publish::Appended;
 pub use reply::UnexpectedReply;
 pub use settle::Settler;
+pub use shards::{Owned, Shards};
+pub use source::Source;
+pub use tenure::Tenure;
 
 use crate::figures::Figures;
 use crate::manifest::{Handler, RedisSettings};
@@ -87,6 +97,9 @@ pub enum BrokerError {
     /// The server answered what its documentation does not say.
     #[error(transparent)]
     Reply(#[from] UnexpectedReply),
+    /// A stream is made of another number of streams than somebody thinks, or by another field.
+    #[error("{0}")]
+    Shards(String),
     /// A private server was asked for and could not be started.
     #[error("{0}")]
     Private(String),
@@ -106,13 +119,15 @@ pub struct Broker {
 /// A handler put on its stream.
 pub struct Subscription {
     /// Where its deliveries come from.
-    pub feed: Feed,
+    pub feed: Source,
     /// Where they are settled.
     pub settler: Settler,
     /// The name it reads under.
     pub consumer: String,
     /// What must be waited for once the settler is let go.
     pub closing: Closing,
+    /// For how long this host can be sure that the stream is its own; none where it is shared.
+    pub tenure: Option<Arc<Tenure>>,
 }
 
 /// The end of a subscription: what is still to be written, and the sign of life.
@@ -121,7 +136,8 @@ pub struct Closing {
     writing: JoinHandle<()>,
     /// What is done beside reading and settling for as long as the handler is at work.
     chores: JoinSet<()>,
-    presence: Arc<Presence>,
+    /// None where the sign of life is not this subscription's own.
+    presence: Option<Arc<Presence>>,
 }
 
 impl Closing {
@@ -132,7 +148,9 @@ impl Closing {
     pub async fn finished(mut self) {
         let _ = (&mut self.writing).await;
         self.chores.shutdown().await;
-        self.presence.leave().await;
+        if let Some(presence) = &self.presence {
+            presence.leave().await;
+        }
     }
 }
 
@@ -186,7 +204,17 @@ impl Broker {
         let (consumer, presence) = claimed.map_err(failed)?;
         let (held, wake) = (Arc::default(), Wake::default());
         let handler = handler.clone();
-        let post = Arc::new(Post { link, handler, keys, consumer, plugin, held, figures, wake });
+        let post = Arc::new(Post {
+            link,
+            handler,
+            keys,
+            consumer,
+            plugin,
+            held,
+            figures,
+            wake,
+            lanes: None,
+        });
         post.create_group(post.handler.start).await.map_err(failed)?;
         Ok(self.staff(post, presence, stop))
     }
@@ -197,12 +225,12 @@ impl Broker {
         let presence = Arc::new(presence);
         let mut chores = JoinSet::new();
         chores.spawn(presence.clone().show());
-        let closing = Closing { writing: tokio::spawn(writing), chores, presence };
+        let closing = Closing { writing: tokio::spawn(writing), chores, presence: Some(presence) };
         let consumer = post.consumer.clone();
         let returns = Returns { post: post.clone(), search: Search::default() };
         let connector = self.connector.clone();
         let feed = Feed { post, connector, returns, stop, state: State::default() };
-        Subscription { feed, settler, consumer, closing }
+        Subscription { feed: Source::Shared(feed), settler, consumer, closing, tenure: None }
     }
 
     fn failed(&self, purpose: String, source: RedisError) -> BrokerError {

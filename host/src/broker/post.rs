@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use redis::RedisResult;
 
 use super::keys::Keys;
+use super::lanes::Lanes;
 use super::letter::{ADDED, Death, epitaph};
 use super::link::Link;
 use super::wake::Wake;
@@ -25,6 +26,8 @@ pub(super) struct Post {
     pub held: Arc<Held>,
     pub figures: Arc<Figures>,
     pub wake: Wake,
+    /// Whose turn it is, where order is kept.
+    pub lanes: Option<Arc<Lanes>>,
 }
 
 impl Post {

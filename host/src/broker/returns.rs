@@ -261,7 +261,7 @@ impl Returns {
         taken.into_iter().map(|entry| self.delivery(entry)).collect()
     }
 
-    fn delivery(&self, entry: Value) -> Result<Delivery, ReadError> {
+    pub(super) fn delivery(&self, entry: Value) -> Result<Delivery, ReadError> {
         let mut parts = reply::array("claim.lua", entry)?.into_iter();
         let mut part = || parts.next().unwrap_or_default();
         let id = reply::id("claim.lua", &part())?;
@@ -272,7 +272,7 @@ impl Returns {
     }
 
     /// Declares an entry lost whose body somebody trimmed before it was handled.
-    async fn bury_trimmed(&self, id: MessageId) -> Result<(), ReadError> {
+    pub(super) async fn bury_trimmed(&self, id: MessageId) -> Result<(), ReadError> {
         tracing::error!(handler = %self.post.handler.name, stream = %self.post.handler.stream, message_id = %id,
             "trimmed from the stream before it was handled; nothing is left to hand over");
         let keys = [
@@ -309,11 +309,11 @@ pub(super) fn failures(recorded: &[u8]) -> u32 {
     u32::try_from(number(count)).unwrap_or(u32::MAX)
 }
 
-fn number(digits: &[u8]) -> u64 {
+pub(super) fn number(digits: &[u8]) -> u64 {
     std::str::from_utf8(digits).ok().and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0) as u64
 }
 
-fn parse_id(text: &[u8]) -> Option<MessageId> {
+pub(super) fn parse_id(text: &[u8]) -> Option<MessageId> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 

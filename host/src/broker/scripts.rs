@@ -13,6 +13,13 @@ pub(super) enum Lua {
     Claim,
     Retire,
     Redrive,
+    Lease,
+    Release,
+    Members,
+    Inherit,
+    Read,
+    Fetch,
+    Remember,
 }
 
 /// The hashes that Redis knows the scripts by, in the order of [`Lua::ALL`].
@@ -20,8 +27,21 @@ static HASHES: LazyLock<[String; Lua::ALL.len()]> =
     LazyLock::new(|| Lua::ALL.map(|lua| Script::new(lua.source()).get_hash().to_owned()));
 
 impl Lua {
-    const ALL: [Self; 6] =
-        [Self::Settle, Self::Park, Self::Bury, Self::Claim, Self::Retire, Self::Redrive];
+    const ALL: [Self; 13] = [
+        Self::Settle,
+        Self::Park,
+        Self::Bury,
+        Self::Claim,
+        Self::Retire,
+        Self::Redrive,
+        Self::Lease,
+        Self::Release,
+        Self::Members,
+        Self::Inherit,
+        Self::Read,
+        Self::Fetch,
+        Self::Remember,
+    ];
 
     fn source(self) -> &'static str {
         match self {
@@ -31,6 +51,13 @@ impl Lua {
             Self::Claim => include_str!("scripts/claim.lua"),
             Self::Retire => include_str!("scripts/retire.lua"),
             Self::Redrive => include_str!("scripts/redrive.lua"),
+            Self::Lease => include_str!("scripts/lease.lua"),
+            Self::Release => include_str!("scripts/release.lua"),
+            Self::Members => include_str!("scripts/members.lua"),
+            Self::Inherit => include_str!("scripts/inherit.lua"),
+            Self::Read => include_str!("scripts/read.lua"),
+            Self::Fetch => include_str!("scripts/fetch.lua"),
+            Self::Remember => include_str!("scripts/remember.lua"),
         }
     }
 

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::call::{Call, Item, Kind, Progress};
 use super::connect::Backoff;
+use super::lanes::After;
 use super::post::Post;
 use super::trouble::Trouble;
 use crate::figures::add;
@@ -218,18 +219,34 @@ impl Clerk {
         let waits =
             handled.map(|i| now.saturating_sub(Duration::from_millis(i.receipt.id().millis)));
         self.post.figures.acknowledged(waits);
+        let mut soonest: Option<Duration> = None;
         for item in &items {
             match &item.settlement {
                 Settlement::Acknowledge(_) => add(&self.post.figures.handled, 1),
                 Settlement::Skip => add(&self.post.figures.skipped, 1),
                 Settlement::Later { delay, .. } => {
                     add(&self.post.figures.retried, 1);
-                    self.post.wake.after(*delay);
+                    soonest = Some(soonest.map_or(*delay, |soonest| soonest.min(*delay)));
                 }
                 Settlement::Bury { reason, .. } => self.post.figures.bury(*reason),
             }
         }
-        self.post.held.discharge(items.into_iter().map(|item| item.receipt));
+        self.let_go(items, Item::after);
+        // Not before: what is still in hand is not due.
+        if let Some(soonest) = soonest {
+            self.post.wake.after(soonest);
+        }
+    }
+
+    /// Discharges receipts; where order is kept, the next messages' turn has come with that.
+    fn let_go(&self, items: Vec<Item>, after: impl Fn(&Item) -> After) {
+        let Some(lanes) = &self.post.lanes else {
+            return self.post.held.discharge(items.into_iter().map(|item| item.receipt));
+        };
+        let after: Vec<_> = items.iter().map(|item| (item.receipt.id(), after(item))).collect();
+        lanes.settled(after, || {
+            self.post.held.discharge(items.into_iter().map(|item| item.receipt));
+        });
     }
 
     /// Lets go of what is no longer this host's to settle.
@@ -240,7 +257,7 @@ impl Clerk {
         add(&self.post.figures.superseded, items.len());
         tracing::debug!(handler = %self.post.handler.name, count = items.len(),
             "settled elsewhere; nothing was written");
-        self.post.held.discharge(items.into_iter().map(|item| item.receipt));
+        self.let_go(items, |_| After::Next);
     }
 
     /// Sends the notices of acknowledged messages, at most once.

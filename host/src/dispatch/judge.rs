@@ -1,7 +1,7 @@
 //! Whether a handler may have what it asks for. Pure.
 
 use crate::broker::ENTRY_FIELDS_MAX;
-use crate::manifest::Handler;
+use crate::manifest::{Handler, Sharding};
 use crate::outcome::{Entry, Fault, FaultKind, Outcome, Output};
 
 /// The outcome, unless it asks for an output that the grants do not name: then a fault.
@@ -29,10 +29,31 @@ fn excess(output: &Output) -> Option<String> {
     }
 }
 
-fn objection(output: &Output, Handler { stream, grants, .. }: &Handler) -> Option<String> {
+/// The outcome, each output for a stream that is made of several going to one of those.
+pub(super) fn route(outcome: Outcome, sharded: &[Sharding]) -> Outcome {
+    let Outcome::Done(mut outputs) = outcome else { return outcome };
+    if !sharded.is_empty() {
+        for output in &mut outputs {
+            match output {
+                Output::Append(entry) => {
+                    let whole = sharded.iter().find(|sharding| *sharding.stream == *entry.stream);
+                    if let Some(sharding) = whole {
+                        entry.stream = sharding.of(&entry.fields);
+                    }
+                }
+                Output::Publish(_) => {}
+            }
+        }
+    }
+    Outcome::Done(outputs)
+}
+
+fn objection(output: &Output, handler: &Handler) -> Option<String> {
+    let grants = &handler.grants;
     match output {
-        Output::Append(entry) if *entry.stream == **stream => Some(format!(
-            "an entry for `{stream}`, the handler's own stream, which it would feed for ever"
+        Output::Append(entry) if handler.is_fed_by(&entry.stream) => Some(format!(
+            "an entry for `{}`, the handler's own stream, which it would feed for ever",
+            entry.stream
         )),
         Output::Append(entry) if !grants.outputs.allows(&entry.stream) => Some(format!(
             "an entry for stream `{0}`, which `outputs` does not grant; add \"{0}\" to it if it should",

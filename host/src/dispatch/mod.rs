@@ -16,14 +16,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::broker::{Closing, Feed, Settler, Subscription};
+use crate::broker::{Closing, Settler, Source, Subscription, Tenure};
 use crate::figures::{Figures, read};
-use crate::manifest::Handler;
+use crate::manifest::{Handler, Sharding};
 use crate::message::Delivery;
 use crate::outcome::{Draw, FaultKind, Outcome, Reason, Settlement};
 use crate::sandbox::{Runner, World};
 use crate::shutdown::Stop;
-use judge::judge;
+use judge::{judge, route};
 use queue::{Carried, Load, Queue};
 
 /// How long a reader waits for more slots when few are free: one reply with many
@@ -37,6 +37,7 @@ const READ_AT_LEAST: usize = 100;
 const WRITE: Duration = Duration::from_secs(2);
 
 /// A handler at work.
+#[derive(Clone)]
 pub struct Dispatch {
     /// What the manifest says of it.
     pub handler: Arc<Handler>,
@@ -44,6 +45,8 @@ pub struct Dispatch {
     pub runner: Arc<Runner>,
     /// Where its work is counted.
     pub figures: Arc<Figures>,
+    /// The streams that are made of several, as far as outputs may be for them.
+    pub sharded: Arc<[Sharding]>,
     /// The threads that plugins run on, apart from those that speak to Redis.
     pub guests: Handle,
     /// When to stop reading.
@@ -57,11 +60,12 @@ impl Dispatch {
     ///
     /// What is not finished within the grace stays pending, for whichever host comes next.
     pub async fn carry(self, subscription: Subscription) {
-        let Subscription { feed, settler, closing, .. } = subscription;
+        let Subscription { feed, settler, closing, tenure, .. } = subscription;
         let queue = Arc::new(Queue::default());
         let mut lanes = JoinSet::new();
         for _ in 0..self.handler.concurrency.get() {
-            lanes.spawn_on(self.lane(queue.clone(), settler.clone()).run(), &self.guests);
+            let lane = self.lane(queue.clone(), settler.clone(), tenure.clone());
+            lanes.spawn_on(lane.run(), &self.guests);
         }
         self.read(feed, &queue, &settler).await;
         drop(settler);
@@ -69,7 +73,7 @@ impl Dispatch {
         self.finish(lanes, closing).await;
     }
 
-    async fn read(&self, mut feed: Feed, queue: &Queue, settler: &Settler) {
+    async fn read(&self, mut feed: Source, queue: &Queue, settler: &Settler) {
         let slots = Arc::new(Semaphore::new(self.slots()));
         loop {
             let mut free = tokio::select! {
@@ -162,8 +166,10 @@ impl Dispatch {
         }
     }
 
-    fn lane(&self, queue: Arc<Queue>, settler: Settler) -> Lane {
+    fn lane(&self, queue: Arc<Queue>, settler: Settler, tenure: Option<Arc<Tenure>>) -> Lane {
         Lane {
+            sharded: self.sharded.clone(),
+            tenure,
             handler: self.handler.clone(),
             runner: self.runner.clone(),
             figures: self.figures.clone(),
@@ -182,11 +188,17 @@ struct Lane {
     load: usize,
     queue: Arc<Queue>,
     settler: Settler,
+    sharded: Arc<[Sharding]>,
+    tenure: Option<Arc<Tenure>>,
 }
 
 impl Lane {
     async fn run(self) {
         while let Some(load) = self.queue.take(self.load).await {
+            if self.tenure.as_ref().is_some_and(|tenure| !tenure.holds()) {
+                // It may be another host's turn to handle it by now.
+                continue;
+            }
             self.handle(load).await;
             // A lane that never has to wait still lets its neighbours run.
             tokio::task::coop::consume_budget().await;
@@ -201,7 +213,7 @@ impl Lane {
         self.figures.ran(elapsed);
         drop((in_flight, slots));
         for (delivery, outcome) in deliveries.into_iter().zip(outcomes) {
-            let outcome = judge(outcome, &self.handler);
+            let outcome = route(judge(outcome, &self.handler), &self.sharded);
             self.log(&delivery, &outcome, elapsed);
             let draw = Draw(fastrand::f64());
             let settlement = self.handler.retry.settle(outcome, delivery.attempt, draw);

@@ -18,6 +18,7 @@ mod redis;
 mod redis_url;
 mod report;
 mod section;
+mod sharding;
 mod stream;
 mod units;
 
@@ -26,10 +27,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use flow::{Circuit, Dedupe, Durability, Order, Rate, Supply, Trim};
-pub use handler::{Grants, Handler, Isolation, Match, Patterns, Start, shard};
+pub use handler::{Grants, Handler, Isolation, Match, Patterns, Shard, Start, shard};
 pub use interpolate::{Environment, ProcessEnvironment};
 pub use redis::{Address, RedisSettings, Secret, Tls};
 pub use report::{Problem, Report};
+pub use sharding::Sharding;
 pub use stream::hash_tag;
 
 use raw::RawManifest;
