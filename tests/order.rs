@@ -339,3 +339,92 @@ fn another_number_of_shards_is_refused_with_the_way_to_change_it() {
     let _host = Host::start(&server, &sharded(5));
     eventually("it is at work", || owned(&mut redis, 5).len() == 1);
 }
+
+#[test]
+fn publish_picks_the_shard_by_the_field_and_all_are_used() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let manifest = sharded(4);
+    let lines: String = (0..200)
+        .map(|n| format!("{{\"key\":\"k{}\",\"data\":\"k{}\",\"emit\":\"out\"}}\n", n % 40, n % 40))
+        .collect();
+    let publishing = Setup::new(&server, &manifest).file("lines", lines);
+    publishing.command(&["publish", "in", "--file", "lines"]).finish().expect(0);
+    let streams = ["in:{0}", "in:{1}", "in:{2}", "in:{3}"];
+    let mut places: BTreeMap<String, &str> = BTreeMap::new();
+    for stream in streams {
+        assert!(redis.length(stream) > 0, "`{stream}` is not used");
+        for key in redis.column(stream, "key") {
+            assert_eq!(*places.entry(key).or_insert(stream), stream, "one key, one shard");
+        }
+    }
+    // By the address alone, Redis says how; without the field it is the first.
+    let url = server.url();
+    let before = redis.length("in:{0}");
+    let alone = Setup::new(&server, &manifest).command(&["publish", "in", "x=y", "--redis", &url]);
+    alone.finish().expect(0);
+    assert_eq!((redis.length("in:{0}"), redis.length("in")), (before + 1, 0));
+    // CRC-32 of "123456789" is 0xcbf43926.
+    Setup::new(&server, &manifest).command(&["publish", "in", "key=123456789"]).finish().expect(0);
+    assert_eq!(
+        redis.entries("in:{2}").last().map(|entry| entry.get("key")),
+        Some("123456789".into())
+    );
+    let _host = Host::start(&server, &manifest);
+    all_in_order(&mut redis, &streams, 200);
+    let other = Setup::new(&server, &sharded(3)).command(&["publish", "in", "key=a"]).finish();
+    assert!(other.stderr.contains("is made of 4 shards by `key`"), "{}", other.stderr);
+}
+
+#[test]
+fn outputs_for_a_sharded_stream_go_to_the_shard_and_its_own_are_denied() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let first =
+        "[handler.first]\nplugin = \"probe.wasm\"\nstream = \"start\"\noutputs = [\"in\"]\n";
+    let second = sharded(3).replace("order-by = \"key\"", "order-by = \"data\"");
+    let _host = Host::start(&server, &format!("{first}\n{}", second.replace("out*", "*")));
+    for n in 0..60 {
+        redis.add("start", &[("data", &*format!("k{}", n % 20)), ("emit", "in")]);
+    }
+    redis.wait_settled("start", "first");
+    let lengths: Vec<usize> = (0..3).map(|i| redis.length(&format!("in:{{{i}}}"))).collect();
+    assert_eq!(lengths.iter().sum::<usize>(), 60);
+    assert!(lengths.iter().all(|length| *length > 0), "{lengths:?}");
+    assert_eq!(redis.length("in"), 0);
+    for own in ["in", "in:{1}"] {
+        redis.add("in:{0}", &[("data", "a"), ("emit", own)]);
+    }
+    let letters = redis.wait_for(2, "in:{0}:dead");
+    assert!(letters.iter().all(|letter| letter.get("tidegate.reason") == "denied"));
+}
+
+#[test]
+fn status_and_dead_letters_are_told_by_shard() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let host = Host::start(&server, &named("a", &sharded(2)));
+    eventually("it owns both", || owned(&mut redis, 2) == shares(&[("a", 2)]));
+    redis.add("in:{1}", &[("key", "x"), ("reject", "no")]);
+    redis.wait_first("in:{1}:dead");
+    eventually("it knows the other one", || redis.consumers("in:{0}", "h") == ["a#1"]);
+    let manifest = host.setup().folder().join("tidegate.toml");
+    let manifest = manifest.to_str().expect("a path of a test is text");
+    let command = |arguments: &[&str]| {
+        let arguments = [arguments, &["--manifest", manifest, "--json"]].concat();
+        Setup::new(&server, ORDERED).command(&arguments).finish().expect(0).json()
+    };
+    let status = command(&["status"]);
+    let told = |at: usize| {
+        let row = &status["handlers"][at];
+        (
+            row["stream"].clone(),
+            row["shard"].clone(),
+            row["owner"].clone(),
+            row["hosts-alive"].clone(),
+        )
+    };
+    assert_eq!(told(0), ("in:{0}".into(), 0.into(), "a".into(), 1.into()));
+    assert_eq!(told(1), ("in:{1}".into(), 1.into(), "a".into(), 1.into()));
+    assert!(command(&["dead", "list"]).to_string().contains("in:{1}"));
+}

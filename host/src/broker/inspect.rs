@@ -30,6 +30,8 @@ pub struct GroupStatus {
     pub retries_waiting: u64,
     /// Dead letters of the handler's dead-letter stream.
     pub dead: u64,
+    /// The host that owns the stream, where order is kept and one does.
+    pub owner: Option<String>,
     /// The consumers of the group.
     pub hosts: Vec<HostStatus>,
 }
@@ -67,8 +69,11 @@ impl Broker {
         asking.cmd("XLEN").arg(&*handler.dead_letter);
         let after = format!("({}", row.text("last-delivered-id").unwrap_or_default());
         asking.cmd("XRANGE").arg(stream).arg(after).arg("+").arg("COUNT").arg(1);
+        asking.cmd("GET").arg(&keys.lease);
+        // The hosts that share an ordered stream show themselves under its own name.
+        let shown = Keys::new(handler.named_stream(), &handler.group);
         for consumer in &consumers {
-            asking.cmd("GET").arg(keys.live(&consumer.name));
+            asking.cmd("GET").arg(shown.live(bearer(&consumer.name, handler)));
         }
         let answers = self.link.pipeline(asking.ignore_errors()).await.map_err(failed)?;
         let answers: Vec<Value> =
@@ -88,9 +93,14 @@ impl Broker {
         let counted = row.number("lag").map(|lag| lag.max(0) as u64);
         status.lag = counted.or_else(|| unread.is_empty().then_some(0));
         status.oldest_unread = unread.first().map(|entry| now.saturating_sub(entry.id.millis));
+        let tenure = reply::text("GET", answer()).ok();
+        status.owner = tenure.map(|tenure| bearer(&tenure, handler).to_owned());
         status.hosts = consumers
             .into_iter()
-            .map(|host| HostStatus { sign: sign(&answer()), ..host })
+            .map(|host| {
+                let name = bearer(&host.name, handler).to_owned();
+                HostStatus { name, sign: sign(&answer()), ..host }
+            })
             .collect();
         Ok(Some(status))
     }
@@ -128,6 +138,12 @@ impl Broker {
         let hosts = rows.iter().filter_map(host).filter(|host| host.name != WAITING);
         Ok(hosts.collect())
     }
+}
+
+/// The host behind a consumer's name, which bears the number of its tenure where order is kept.
+fn bearer<'a>(consumer: &'a str, handler: &Handler) -> &'a str {
+    let named = handler.order.as_ref().and_then(|_| consumer.rsplit_once('#'));
+    named.map_or(consumer, |(host, _)| host)
 }
 
 fn host(row: &Row) -> Option<HostStatus> {

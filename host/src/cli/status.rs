@@ -76,6 +76,10 @@ struct Status {
 struct HandlerStatus {
     handler: String,
     stream: String,
+    /// Which of the streams that its stream is made of this is.
+    shard: Option<u32>,
+    /// The host that owns the stream, of a handler that keeps order.
+    owner: Option<String>,
     group: String,
     group_exists: bool,
     length: Option<u64>,
@@ -87,7 +91,8 @@ struct HandlerStatus {
     /// Letters on the dead-letter stream, which handlers may share.
     dead: Option<u64>,
     hosts_alive: Option<usize>,
-    /// Messages handled a second by all hosts alive; absent without one.
+    /// Messages handled a second by all hosts alive; absent without one, and for a shard, as
+    /// hosts count what they handle of all of them.
     rate: Option<f64>,
     /// The digests of the plugins at work; several while hosts differ.
     plugins: BTreeSet<String>,
@@ -97,8 +102,8 @@ struct HandlerStatus {
 impl Status {
     async fn read(broker: &Broker, handlers: &[Handler]) -> Result<Self, Failure> {
         let mut read = Vec::with_capacity(handlers.len());
-        for handler in handlers {
-            read.push(HandlerStatus::new(handler, broker.inspect(handler).await?));
+        for handler in handlers.iter().flat_map(Handler::on_each_stream) {
+            read.push(HandlerStatus::new(&handler, broker.inspect(&handler).await?));
         }
         Ok(Self { redis: broker.address().to_owned(), handlers: read })
     }
@@ -133,6 +138,8 @@ impl HandlerStatus {
         Self {
             handler: handler.name.to_string(),
             stream: handler.stream.to_string(),
+            shard: handler.shard.as_ref().map(|shard| shard.index),
+            owner: group.and_then(|group| group.owner.clone()),
             group: handler.group.to_string(),
             group_exists: group.is_some(),
             length: group.map(|group| group.length),
@@ -143,7 +150,8 @@ impl HandlerStatus {
             dead_letter: handler.dead_letter.to_string(),
             dead: group.map(|group| group.dead),
             hosts_alive: group.map(|_| alive),
-            rate: (alive > 0).then(|| signs().map(|sign| sign.rate).sum()),
+            rate: (alive > 0 && handler.shard.is_none())
+                .then(|| signs().map(|sign| sign.rate).sum()),
             plugins: signs().map(|sign| sign.plugin.clone()).collect(),
             hosts,
         }
@@ -166,7 +174,10 @@ impl HandlerStatus {
             number(self.pending),
             number(self.retries_waiting),
             unwanted(self.dead),
-            needed(self.hosts_alive),
+            self.owner.as_ref().map_or_else(
+                || needed(self.hosts_alive),
+                |owner| Cell::new(print::legible(owner.as_bytes())),
+            ),
             number(self.rate.map(|rate| format!("{rate:.1}"))),
             Cell::new(print::figure(plugins)),
         ]

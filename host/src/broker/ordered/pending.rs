@@ -50,29 +50,31 @@ impl Ordered {
         }
         tracing::debug!(handler = %self.post.handler.name, stream = %self.post.handler.stream, pending = found,
             "knows what is pending");
-        self.retire_others().await?;
+        self.succeed_others().await?;
         self.post.wake.after(Duration::ZERO);
         self.standing = Standing::Known;
         self.news = News::Some(Rang::TimedOut);
         Ok(())
     }
 
-    /// Removes the consumers of former owners, which hold nothing any more.
-    async fn retire_others(&mut self) -> Result<(), ReadError> {
+    /// Shows this host among the group's consumers, and removes those of former owners, which hold nothing any more.
+    async fn succeed_others(&mut self) -> Result<(), ReadError> {
+        let (stream, group) = (&self.post.keys.stream, &*self.post.handler.group);
         let mut asking = redis::cmd("XINFO");
-        asking.arg("CONSUMERS").arg(&self.post.keys.stream).arg(&*self.post.handler.group);
+        asking.arg("CONSUMERS").arg(stream).arg(group);
         let rows = reply::rows("XINFO CONSUMERS", self.post.link.query(&asking).await?)?;
         let names = rows.iter().filter_map(|row| row.text("name"));
         let others = names.filter(|name| *name != self.post.consumer && name != WAITING);
-        let mut retiring = redis::pipe();
+        let mut succeeding = redis::pipe();
+        // Before 7.2, one that has read nothing is not shown. Where this is refused, it is only not seen.
+        let creating = succeeding.cmd("XGROUP").arg("CREATECONSUMER");
+        creating.arg(stream).arg(group).arg(&self.post.consumer);
         for name in others {
-            let mut one = Lua::Retire.call(&[&self.post.keys.stream]);
-            one.arg(&*self.post.handler.group).arg(name).arg(0);
-            retiring.add_command(one);
+            let mut retiring = Lua::Retire.call(&[stream]);
+            retiring.arg(group).arg(name).arg(0);
+            succeeding.add_command(retiring);
         }
-        if !retiring.is_empty() {
-            self.post.link.pipeline(retiring.ignore_errors()).await?;
-        }
+        self.post.link.pipeline(succeeding.ignore_errors()).await?;
         Ok(())
     }
 

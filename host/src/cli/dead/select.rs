@@ -36,7 +36,8 @@ impl Place {
 /// The dead-letter streams of the handlers, each once.
 pub(super) fn dead_letter_streams(handlers: &[Handler]) -> Vec<String> {
     let mut seen = HashSet::new();
-    let streams = handlers.iter().map(|handler| handler.dead_letter.to_string());
+    let on_each = handlers.iter().flat_map(Handler::on_each_stream);
+    let streams = on_each.map(|handler| handler.dead_letter.to_string());
     streams.filter(|stream| seen.insert(stream.clone())).collect()
 }
 

@@ -15,6 +15,7 @@ use tokio::io::AsyncRead;
 use super::source::Source;
 use super::{Failure, print};
 use crate::broker::Broker;
+use crate::manifest::Sharding;
 use crate::message::Field;
 use fields::Shape;
 use lines::Lines;
@@ -32,7 +33,7 @@ const BATCH_BYTES: usize = 1 << 20;
 )]
 #[command(group(ArgGroup::new("message").required(true).args(["fields", "json", "file", "stdin"])))]
 pub(super) struct Arguments {
-    /// The stream to append to
+    /// The stream to append to; of one that is made of shards, the one that the message belongs to
     stream: String,
     /// A message of these fields; order and repetition are kept
     #[arg(value_name = "FIELD=VALUE", value_parser = OsStringValueParser::new().try_map(fields::argument))]
@@ -65,7 +66,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let message = single(&arguments, &shape)?;
     let broker = arguments.source.connect("tidegate-publish").await?;
     let ids = if arguments.quiet { Ids::Untold } else { Ids::Printed };
-    let mut press = Press { broker: &broker, stream: &arguments.stream, ids, appended: 0 };
+    let sharding = sharding(&arguments, &broker).await?;
+    let mut press =
+        Press { broker: &broker, stream: &arguments.stream, sharding, ids, appended: 0 };
     let done = match (message, &arguments.file) {
         (Some(message), _) => press.repeat(&message, arguments.count).await,
         (None, Some(file)) if file.as_os_str() != "-" => {
@@ -79,6 +82,21 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     press.sum_up(&done);
     done
+}
+
+/// How the stream is made of several, if it is: as a handler of the manifest says, or as Redis remembers.
+async fn sharding(arguments: &Arguments, broker: &Broker) -> Result<Option<Sharding>, Failure> {
+    if arguments.source.redis.is_none() {
+        let handlers = arguments.source.manifest.load()?.handlers;
+        let ordered = handlers
+            .into_iter()
+            .find(|handler| *handler.stream == *arguments.stream && handler.order.is_some());
+        if let Some(handler) = ordered {
+            broker.agree(&handler).await?;
+            return Ok(handler.sharding());
+        }
+    }
+    Ok(broker.sharding(&arguments.stream).await?)
 }
 
 /// The message that the command line itself holds, if it does.
@@ -121,6 +139,7 @@ enum Ids {
 struct Press<'a> {
     broker: &'a Broker,
     stream: &'a str,
+    sharding: Option<Sharding>,
     ids: Ids,
     appended: u64,
 }
@@ -165,7 +184,10 @@ impl Press<'_> {
     }
 
     async fn append(&mut self, batch: &[Vec<Field>]) -> Result<(), Failure> {
-        let ids = self.broker.publish(self.stream, batch).await?;
+        let ids = match &self.sharding {
+            Some(sharding) => self.broker.publish_sharded(sharding, batch).await?,
+            None => self.broker.publish(self.stream, batch).await?,
+        };
         self.appended += ids.len() as u64;
         match self.ids {
             Ids::Untold => {}
