@@ -58,15 +58,18 @@ fn all_in_order(redis: &mut Redis, streams: &[&str], count: usize) {
 fn in_order(out: &[Entry]) {
     let mut lanes: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
     for entry in out {
-        let id = entry.get("id");
-        let sequence = id.split_once('-').and_then(|(_, sequence)| sequence.parse::<u64>().ok());
-        let id = (millis(&id), sequence.expect("an id has two numbers"));
-        lanes.entry(entry.get("data")).or_default().push(id);
+        lanes.entry(entry.get("data")).or_default().push(order(&entry.get("id")));
     }
     for (key, ids) in lanes {
         let sorted = ids.is_sorted_by(|a, b| a < b);
         assert!(sorted, "of key {key}: {ids:?}");
     }
+}
+
+/// What ids are compared by.
+fn order(id: &str) -> (u64, u64) {
+    let sequence = id.split_once('-').and_then(|(_, sequence)| sequence.parse().ok());
+    (millis(id), sequence.expect("an id has two numbers"))
 }
 
 /// The host that owns a stream, by its lease.
@@ -427,4 +430,53 @@ fn status_and_dead_letters_are_told_by_shard() {
     assert_eq!(told(0), ("in:{0}".into(), 0.into(), "a".into(), 1.into()));
     assert_eq!(told(1), ("in:{1}".into(), 1.into(), "a".into(), 1.into()));
     assert!(command(&["dead", "list"]).to_string().contains("in:{1}"));
+}
+
+#[test]
+fn a_group_that_is_lost_heals_and_the_order_holds() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let count = fill(&mut redis, "in", 4, 60);
+    let host = Host::start(&server, ORDERED);
+    eventually("it is in mid-work", || redis.length("out") >= 40);
+    redis.tell("XGROUP DESTROY in h");
+    eventually("it notices", || host.log().contains("the group is gone"));
+    redis.wait_settled("in", "h");
+    let mut seen: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for entry in redis.entries("out") {
+        seen.entry(entry.get("data")).or_default().push(entry.get("id"));
+    }
+    // What was handled before is handled once more, from the beginning: one step back for each key, no more.
+    let steps_back =
+        |ids: &[String]| ids.windows(2).filter(|pair| order(&pair[0]) >= order(&pair[1])).count();
+    assert!(seen.values().all(|ids| steps_back(ids) <= 1), "{seen:?}");
+    let mut all: Vec<String> = seen.into_values().flatten().collect();
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), count);
+}
+
+#[test]
+fn connections_killed_again_and_again_keep_the_order() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let count = fill(&mut redis, "in", 6, 100);
+    let _host = Host::start(&server, ORDERED);
+    for at in [30, 120, 250, 400] {
+        eventually("it is in mid-work", || redis.length("out") >= at);
+        redis.kill_others();
+    }
+    all_in_order(&mut redis, &["in"], count);
+}
+
+#[test]
+fn retries_whose_times_were_deleted_are_tried_at_once_and_hold_up_nobody() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let _host = Host::start(&server, ORDERED);
+    redis.add("in", &[("key", "a"), ("data", "a"), ("retry-after-ms", "600000"), ("emit", "out")]);
+    redis.add("in", &[("key", "a"), ("data", "a"), ("emit", "out")]);
+    eventually("the first waits", || redis.ask::<usize>("ZCARD tidegate:{in}:waiting:in:h") == 1);
+    redis.tell("DEL tidegate:{in}:waiting:in:h");
+    all_in_order(&mut redis, &["in"], 2);
 }
