@@ -480,3 +480,15 @@ fn retries_whose_times_were_deleted_are_tried_at_once_and_hold_up_nobody() {
     redis.tell("DEL tidegate:{in}:waiting:in:h");
     all_in_order(&mut redis, &["in"], 2);
 }
+
+#[test]
+fn a_host_whose_redis_is_gone_stops_in_time_all_the_same() {
+    let mut server = Server::start();
+    let mut redis = server.client();
+    let mut host = Host::start(&server, &sharded(8));
+    eventually("it owns all", || owned(&mut redis, 8).values().sum::<usize>() == 8);
+    server.kill();
+    let asked = Instant::now();
+    host.stop();
+    assert!(asked.elapsed() < Duration::from_secs(10), "after {:?}", asked.elapsed());
+}

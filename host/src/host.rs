@@ -231,8 +231,16 @@ async fn sharded(manifest: &Manifest, broker: &Broker) -> Result<Arc<[Sharding]>
         manifest.handlers.iter().filter_map(Handler::sharding).collect();
     for handler in &manifest.handlers {
         for stream in handler.grants.outputs.names() {
-            if sharded.iter().all(|known| *known.stream != *stream) {
-                sharded.extend(broker.sharding(stream).await?);
+            if sharded.iter().any(|known| *known.stream == *stream) {
+                continue;
+            }
+            match broker.sharding(stream).await {
+                Ok(found) => sharded.extend(found),
+                Err(error @ BrokerError::Refused { .. }) => {
+                    tracing::warn!(handler = %handler.name, stream, %error,
+                        "may not look up whether this output's stream is made of shards; it is taken for one");
+                }
+                Err(error) => return Err(error),
             }
         }
     }

@@ -5,13 +5,13 @@
 //! someone else's turn, after what is in hand is finished. What is done with a shard for
 //! as long as it is owned is the caller's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Pipeline, RedisResult, Value};
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::connect::Connector;
 use super::keys::Keys;
@@ -33,6 +33,9 @@ use crate::shutdown::Stop;
 
 /// How often leases are renewed, and is looked for who else is alive.
 const BEAT: Duration = Duration::from_secs(2);
+
+/// An answer is waited for this long: a lease that cannot be renewed now is tried again soon.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A host that does not show itself for this long counts as dead: as long as its leases last.
 const LIFETIME: Duration = LASTS;
@@ -67,6 +70,8 @@ pub struct Shards {
     /// The keys of the stream as the manifest names it: where the members are.
     keys: Keys,
     shards: Vec<Shard>,
+    /// Those that this process has owned before.
+    known: HashSet<usize>,
     owned: HashMap<usize, Share>,
     /// Who was alive when this was last looked for.
     members: Vec<String>,
@@ -123,6 +128,7 @@ impl Broker {
             name,
             keys,
             shards,
+            known: HashSet::new(),
             owned: HashMap::new(),
             members: Vec::new(),
             due: Vec::new(),
@@ -163,21 +169,22 @@ impl Shards {
                     course = Course::Leaving;
                     self.leave().await;
                 }
-                Some(ended) = carried.join_next_with_id() => self.give_up(ended).await,
+                Some(ended) = carried.join_next_with_id() => self.put_down(ended),
                 _ = beat.tick() => {
                     for (index, name, asked) in self.beat(course).await {
                         let tenure = Arc::new(Tenure::new(name, asked));
                         let owned = self.open(index, &tenure);
                         let stop = owned.stop.clone();
-                        let bearing = bear(carry(owned), tenure.clone());
-                        let task = carried.spawn(bearing).id();
+                        let release = self.release(index, &tenure);
+                        let task = carried.spawn(bear(carry(owned), tenure.clone(), release)).id();
+                        self.known.insert(index);
                         self.owned.insert(index, Share { tenure, stop, task });
                     }
                 }
             }
         }
         chores.shutdown().await;
-        self.presence.leave().await;
+        let _ = timeout(PATIENCE, self.presence.leave()).await;
     }
 
     /// Renews what is owned, has what should be others' given up, and takes what should be
@@ -219,7 +226,7 @@ impl Shards {
         if asking.is_empty() {
             return Ok(());
         }
-        let mut answers = self.link.pipeline(asking.ignore_errors()).await?.into_iter();
+        let mut answers = self.ask(asking.ignore_errors()).await?.into_iter();
         let members = if course == Course::Staying { answers.next() } else { None };
         for ((_, tenure), answer) in owned.into_iter().zip(answers) {
             match answer? {
@@ -262,7 +269,7 @@ impl Shards {
         for index in &missing {
             asking.add_command(self.lease(*index, ""));
         }
-        let answers = self.link.pipeline(asking.ignore_errors()).await?;
+        let answers = self.ask(asking.ignore_errors()).await?;
         let mut taken = Vec::new();
         for (index, answer) in missing.into_iter().zip(answers) {
             if let Value::BulkString(name) = answer? {
@@ -275,7 +282,9 @@ impl Shards {
     fn lease(&self, index: usize, kept: &str) -> redis::Cmd {
         let keys = &self.shards[index].keys;
         let mut asking = Lua::Lease.call(&[&keys.lease, &keys.generation]);
-        asking.arg(&self.name).arg(LASTS.as_millis() as u64).arg(kept);
+        // One who has had the lease and lost it is no heir of its own.
+        let predecessor = if self.known.contains(&index) { "" } else { &self.name };
+        asking.arg(&self.name).arg(LASTS.as_millis() as u64).arg(kept).arg(predecessor);
         asking
     }
 
@@ -316,8 +325,8 @@ impl Shards {
         }
     }
 
-    /// Releases what has ended, so that no one waits for the lease to run out.
-    async fn give_up(&mut self, ended: Result<(Id, ()), JoinError>) {
+    /// Takes in that a shard is owned no more.
+    fn put_down(&mut self, ended: Result<(Id, ()), JoinError>) {
         let task = match ended {
             Ok((task, ())) => task,
             Err(error) => {
@@ -325,26 +334,36 @@ impl Shards {
                 error.id()
             }
         };
-        let ended = self.owned.extract_if(|_, share| share.task == task);
-        for (index, share) in ended.collect::<Vec<_>>() {
-            let Shard { keys, handler } = &self.shards[index];
-            let mut releasing = redis::pipe();
-            let mut retiring = Lua::Retire.call(&[&keys.stream]);
-            retiring.arg(&*handler.group).arg(&share.tenure.name).arg(0);
-            let mut release = Lua::Release.call(&[&keys.lease]);
-            release.arg(&share.tenure.name);
-            releasing.add_command(retiring).add_command(release);
-            tracing::info!(handler = %handler.name, stream = %handler.stream, tenure = share.tenure.name,
-                "gives the stream up");
+        self.owned.retain(|_, share| share.task != task);
+    }
+
+    /// Releases a shard's lease, so that no one waits for it to run out, and removes its consumer.
+    fn release(&self, index: usize, tenure: &Tenure) -> impl Future<Output = ()> + use<> {
+        let Shard { keys, handler } = &self.shards[index];
+        let mut retiring = Lua::Retire.call(&[&keys.stream]);
+        retiring.arg(&*handler.group).arg(&tenure.name).arg(0);
+        let mut release = Lua::Release.call(&[&keys.lease]);
+        release.arg(&tenure.name);
+        let mut releasing = redis::pipe();
+        releasing.add_command(retiring).add_command(release).ignore_errors();
+        let (link, handler) = (self.link.clone(), handler.clone());
+        async move {
+            tracing::info!(handler = %handler.name, stream = %handler.stream, "gives the stream up");
             // A lease that cannot be released runs out.
-            let _ = self.link.pipeline(releasing.ignore_errors()).await;
+            let _ = timeout(PATIENCE, link.pipeline(&releasing)).await;
         }
     }
 
     /// Leaves the members, so that others take over at once what this host gives up.
     async fn leave(&self) {
         let mut leaving = redis::cmd("ZREM");
-        let _ = self.link.query(leaving.arg(&self.keys.members).arg(&self.name)).await;
+        leaving.arg(&self.keys.members).arg(&self.name);
+        let _ = timeout(PATIENCE, self.link.query(&leaving)).await;
+    }
+
+    async fn ask(&self, asking: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
+        let answers = timeout(PATIENCE, self.link.pipeline(asking)).await;
+        answers.unwrap_or_else(|late| Err(std::io::Error::from(late).into()))
     }
 
     fn handler(&self) -> &str {
@@ -352,8 +371,12 @@ impl Shards {
     }
 }
 
-/// Carries an owned stream for as long as this host can be sure that it is.
-async fn bear(carrying: impl Future<Output = ()>, tenure: Arc<Tenure>) {
+/// Carries an owned stream for as long as this host can be sure that it is, then releases it.
+async fn bear(
+    carrying: impl Future<Output = ()>,
+    tenure: Arc<Tenure>,
+    release: impl Future<Output = ()>,
+) {
     tokio::select! {
         () = carrying => {}
         () = tenure.lapsed() => {
@@ -361,4 +384,5 @@ async fn bear(carrying: impl Future<Output = ()>, tenure: Arc<Tenure>) {
                 "not sure of the lease any more; what is in hand is dropped, for whoever owns the stream next");
         }
     }
+    release.await;
 }

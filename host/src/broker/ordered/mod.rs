@@ -43,6 +43,9 @@ const EVERY: Duration = Duration::from_secs(2);
 /// Entries read at once at least: most are of other keys than their neighbours, or their turn comes soon.
 const READ_AT_LEAST: usize = 100;
 
+/// Entries read at once at most.
+const READ_AT_MOST: usize = 1000;
+
 /// With this many that wait for another attempt, or for one before them, nothing new is read.
 const WAITING_MAX: usize = 250_000;
 
@@ -75,7 +78,7 @@ pub struct Ordered {
 }
 
 /// How this host stands to what is pending.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Standing {
     /// All of it is known.
     Known,
@@ -165,19 +168,18 @@ impl Ordered {
 
     /// Learns of everything that has come about: what was lost, what is due, what nobody has in hand.
     async fn look_around(&mut self) -> Result<(), ReadError> {
-        match self.standing {
-            Standing::Known => {}
-            Standing::Unknown => self.inherit().await?,
-            Standing::Lost => self.begin_again().await?,
-        }
-        let sweep = self.swept.elapsed() >= EVERY;
-        if sweep {
+        if self.swept.elapsed() >= EVERY {
             self.swept = Instant::now();
             self.count_waiting().await?;
             self.post.wake.after(Duration::ZERO);
         }
-        if sweep || self.post.held.take_forgotten() {
-            self.lanes.reconsider(|id| self.post.held.contains(id));
+        if self.post.held.take_forgotten() {
+            self.standing = self.standing.max(Standing::Unknown);
+        }
+        match self.standing {
+            Standing::Known => {}
+            Standing::Unknown => self.inherit().await?,
+            Standing::Lost => self.begin_again().await?,
         }
         if self.post.wake.take_due() {
             self.due().await?;
@@ -215,7 +217,7 @@ impl Ordered {
     /// Reads new entries and puts them at their places. What is not asked for needs none, and is given.
     async fn read(&mut self, slots: usize, rang: Rang) -> Result<Vec<Delivery>, ReadError> {
         let affordable = KEPT_BYTES / self.kept.mean.max(1);
-        let count = slots.max(READ_AT_LEAST).min(affordable).max(1);
+        let count = slots.clamp(READ_AT_LEAST, READ_AT_MOST).min(affordable).max(1);
         let mut reading = Lua::Read.call(&[&self.post.keys.stream, &self.post.keys.lease]);
         reading.arg(&*self.post.handler.group).arg(&self.post.consumer).arg(count);
         let answer = self.post.link.query(&reading).await;
@@ -231,7 +233,11 @@ impl Ordered {
         let mut unasked = Vec::new();
         for entry in entries {
             self.last = self.last.max(entry.id);
-            let Ok(message) = entry.into_message(&self.post.handler.stream) else { continue };
+            let Ok(message) = entry.into_message(&self.post.handler.stream) else {
+                // Without a body it is pending all the same, and is found there.
+                self.standing = Standing::Unknown;
+                continue;
+            };
             if self.post.handler.filter.accepts(&message) {
                 self.admit(message);
             } else {
@@ -318,9 +324,7 @@ impl Ordered {
             if self.backoff.is_fresh() {
                 tracing::warn!(%handler, %stream, %error, "cannot read; trying again");
             }
-            if self.standing == Standing::Known {
-                self.standing = Standing::Unknown;
-            }
+            self.standing = self.standing.max(Standing::Unknown);
         }
         if trouble.ends_connection() && self.reader.take().is_some() {
             self.bell = None;

@@ -46,6 +46,9 @@ impl Ordered {
                 }
             }
             let Some(last) = last else { break };
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
             from = format!("({last}");
         }
         tracing::debug!(handler = %self.post.handler.name, stream = %self.post.handler.stream, pending = found,
