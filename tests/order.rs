@@ -284,3 +284,22 @@ fn retries_whose_times_were_deleted_are_tried_at_once_and_hold_up_nobody() {
     redis.tell("DEL tidegate:{in}:waiting:in:h");
     all_in_order(&mut redis, &["in"], 2);
 }
+
+#[test]
+fn what_waits_for_a_failing_message_still_does_after_a_kill() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let mut host = Host::start(&server, ORDERED);
+    redis.add("in", &[("key", "a"), ("data", "a"), ("retry-after-ms", "3000"), ("emit", "out")]);
+    redis.add_many(20, "in", &[("key", "a"), ("data", "a"), ("emit", "out")]);
+    eventually("the first waits, and those behind it are read", || {
+        redis.ask::<usize>("ZCARD tidegate:{in}:waiting:in:h") == 1
+            && redis.pending("in", "h") == 21
+    });
+    host.kill();
+    host.start_again();
+    redis.add("in", &[("key", "b"), ("data", "b"), ("emit", "out")]);
+    assert_eq!(redis.wait_first("out").get("data"), "b", "the other key does not wait");
+    all_in_order(&mut redis, &["in"], 22);
+    assert_eq!(redis.column("out", "attempt").iter().filter(|attempt| *attempt == "2").count(), 1);
+}
