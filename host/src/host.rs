@@ -164,6 +164,7 @@ impl Host {
         let handler = &dispatch.handler;
         let digest: Arc<str> = dispatch.runner.plugin().digest().to_string().into();
         let (figures, stop) = (dispatch.figures.clone(), dispatch.stop.clone());
+        broker.agree(handler).await?;
         let subscription = broker.subscribe(handler, digest.clone(), figures, stop).await?;
         tracing::info!(handler = %handler.name, stream = %handler.stream, group = %handler.group,
             consumer = subscription.consumer, plugin = %digest, "reading");

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::keys::{Keys, WAITING};
 use super::presence::{Sign, sign};
 use super::reply::{self, Row};
-use super::returns::server_millis;
+use super::returns::{number, server_millis};
 use super::{Broker, BrokerError};
 use crate::manifest::Handler;
 
@@ -62,7 +62,12 @@ impl Broker {
         let failed = |source| self.failed(format!("inspect stream `{stream}`"), source);
         let keys = Keys::new(stream, &handler.group);
         let Some(row) = self.group(stream, &handler.group).await? else { return Ok(None) };
-        let consumers = self.consumers(stream, &handler.group).await?;
+        // The hosts that share an ordered stream show themselves under its own name.
+        let shown = Keys::new(handler.named_stream(), &handler.group);
+        let mut hosts = self.consumers(stream, &handler.group).await?;
+        if handler.order.is_some() {
+            hosts = self.sharers(&shown, hosts).await?;
+        }
 
         let mut asking = redis::pipe();
         asking.cmd("TIME").cmd("XLEN").arg(stream).cmd("ZCARD").arg(&keys.waiting);
@@ -70,10 +75,8 @@ impl Broker {
         let after = format!("({}", row.text("last-delivered-id").unwrap_or_default());
         asking.cmd("XRANGE").arg(stream).arg(after).arg("+").arg("COUNT").arg(1);
         asking.cmd("GET").arg(&keys.lease);
-        // The hosts that share an ordered stream show themselves under its own name.
-        let shown = Keys::new(handler.named_stream(), &handler.group);
-        for consumer in &consumers {
-            asking.cmd("GET").arg(shown.live(bearer(&consumer.name, handler)));
+        for host in &hosts {
+            asking.cmd("GET").arg(shown.live(&host.name));
         }
         let answers = self.link.pipeline(asking.ignore_errors()).await.map_err(failed)?;
         let answers: Vec<Value> =
@@ -93,16 +96,39 @@ impl Broker {
         let counted = row.number("lag").map(|lag| lag.max(0) as u64);
         status.lag = counted.or_else(|| unread.is_empty().then_some(0));
         status.oldest_unread = unread.first().map(|entry| now.saturating_sub(entry.id.millis));
-        let tenure = reply::text("GET", answer()).ok();
-        status.owner = tenure.map(|tenure| bearer(&tenure, handler).to_owned());
-        status.hosts = consumers
-            .into_iter()
-            .map(|host| {
-                let name = bearer(&host.name, handler).to_owned();
-                HostStatus { name, sign: sign(&answer()), ..host }
-            })
-            .collect();
+        status.owner = reply::text("GET", answer()).ok().map(bearer);
+        status.hosts =
+            hosts.into_iter().map(|host| HostStatus { sign: sign(&answer()), ..host }).collect();
         Ok(Some(status))
+    }
+
+    /// The hosts that share an ordered stream: those that hold entries of it, and those that stand by.
+    async fn sharers(
+        &self,
+        keys: &Keys,
+        consumers: Vec<HostStatus>,
+    ) -> Result<Vec<HostStatus>, BrokerError> {
+        let failed = |source| self.failed("list the hosts of an ordered stream".into(), source);
+        let mut asking = redis::pipe();
+        asking.cmd("TIME");
+        asking.cmd("ZRANGE").arg(&keys.members).arg(0).arg(-1).arg("WITHSCORES");
+        let answers = self.link.pipeline(asking.ignore_errors()).await.map_err(failed)?;
+        let mut answers = answers.into_iter();
+        let mut answer = || answers.next().unwrap_or(Ok(Value::Nil)).map_err(failed);
+        let now = server_millis(answer()?)?;
+        let members = reply::fields("ZRANGE", answer()?)?;
+        let mut hosts: Vec<_> = consumers
+            .into_iter()
+            .map(|host| HostStatus { name: bearer(host.name), ..host })
+            .collect();
+        for member in members {
+            let name = String::from_utf8_lossy(&member.name).into_owned();
+            if hosts.iter().all(|host| host.name != name) {
+                let idle = now.saturating_sub(number(&member.value));
+                hosts.push(HostStatus { name, pending: 0, idle, sign: None });
+            }
+        }
+        Ok(hosts)
     }
 
     /// How many entries a stream has (`XLEN`); none when it does not exist.
@@ -140,10 +166,9 @@ impl Broker {
     }
 }
 
-/// The host behind a consumer's name, which bears the number of its tenure where order is kept.
-fn bearer<'a>(consumer: &'a str, handler: &Handler) -> &'a str {
-    let named = handler.order.as_ref().and_then(|_| consumer.rsplit_once('#'));
-    named.map_or(consumer, |(host, _)| host)
+/// The host behind the name of a tenure.
+fn bearer(tenure: String) -> String {
+    tenure.rsplit_once('#').map_or(tenure.clone(), |(host, _)| host.to_owned())
 }
 
 fn host(row: &Row) -> Option<HostStatus> {

@@ -1,6 +1,6 @@
 //! Of how many streams a stream is made: remembered in Redis, so that nobody comes with another number.
 
-use redis::Value;
+use redis::{RedisResult, Value};
 
 use super::keys::shards;
 use super::scripts::Lua;
@@ -14,10 +14,12 @@ impl Broker {
     ///
     /// When Redis does not answer.
     pub async fn sharding(&self, stream: &str) -> Result<Option<Sharding>, BrokerError> {
-        let mut asking = redis::cmd("HMGET");
-        let asking = asking.arg(shards(stream)).arg("count").arg("field");
-        let answer = self.link.query(asking).await;
-        self.remembered(stream, answer.map_err(|source| self.failed(purpose(stream), source))?)
+        let failed = |source| self.failed(purpose(stream), source);
+        let (key, mut asking) = (shards(stream), redis::pipe());
+        asking.cmd("HGET").arg(&key).arg("count").cmd("HGET").arg(&key).arg("field");
+        let answers = self.link.pipeline(asking.ignore_errors()).await.map_err(failed)?;
+        let answers = answers.into_iter().collect::<RedisResult<_>>().map_err(failed)?;
+        remembered(stream, Value::Array(answers))
     }
 
     /// Makes sure that a handler and those before it think the same of its stream's shards.
@@ -34,7 +36,7 @@ impl Broker {
                 let mut remembering = Lua::Remember.call(&[&shards(stream)]);
                 let answer = self.link.query(remembering.arg(count.get()).arg(&**field)).await;
                 let answer = answer.map_err(|source| self.failed(purpose(stream), source))?;
-                self.remembered(stream, answer)?
+                remembered(stream, answer)?
             }
         };
         if wanted == remembered {
@@ -49,23 +51,24 @@ impl Broker {
             shards(stream),
         )))
     }
+}
 
-    fn remembered(&self, stream: &str, answer: Value) -> Result<Option<Sharding>, BrokerError> {
-        let mut values = reply::array("HMGET", answer)?.into_iter();
-        let (Some(count), Some(field)) = (values.next(), values.next()) else { return Ok(None) };
-        if count == Value::Nil || field == Value::Nil {
-            return Ok(None);
-        }
-        let count = reply::text("HMGET", count)?;
-        let field = reply::text("HMGET", field)?.into();
-        let Ok(count) = count.parse() else {
-            let key = shards(stream);
-            return Err(BrokerError::Shards(format!(
-                "`count` in the key \"{key}\" is no number: {count:?}"
-            )));
-        };
-        Ok(Some(Sharding { stream: stream.into(), count, field }))
+/// What is remembered, from the number and the field.
+fn remembered(stream: &str, answer: Value) -> Result<Option<Sharding>, BrokerError> {
+    let mut values = reply::array("HGET", answer)?.into_iter();
+    let (Some(count), Some(field)) = (values.next(), values.next()) else { return Ok(None) };
+    if count == Value::Nil || field == Value::Nil {
+        return Ok(None);
     }
+    let count = reply::text("HGET", count)?;
+    let field = reply::text("HGET", field)?.into();
+    let Ok(count) = count.parse() else {
+        let key = shards(stream);
+        return Err(BrokerError::Shards(format!(
+            "`count` in the key \"{key}\" is no number of shards: {count:?}"
+        )));
+    };
+    Ok(Some(Sharding { stream: stream.into(), count, field }))
 }
 
 fn purpose(stream: &str) -> String {

@@ -184,7 +184,11 @@ impl HandlerStatus {
     }
 
     fn host_rows(&self) -> impl Iterator<Item = Vec<Cell>> {
-        self.hosts.iter().map(|host| {
+        // Each shard has all hosts: here, those that have to do with it are enough.
+        let concerned = |host: &&HostStatus| {
+            self.shard.is_none() || host.pending > 0 || Some(&host.name) == self.owner.as_ref()
+        };
+        self.hosts.iter().filter(concerned).map(|host| {
             let sign = host.sign.as_ref();
             vec![
                 Cell::new(print::legible(host.name.as_bytes())),

@@ -151,6 +151,7 @@ impl Ordered {
         if self.standing != Standing::Known {
             return Ok(Vec::new());
         }
+        // What keeps messages back for another reason than their order, such as a rate, lessens the slots here.
         let mut found = self.hand_out(slots).await?;
         // Also beside others, so that one key with much to do does not keep new ones out.
         if let News::Some(rang) = self.news

@@ -89,6 +89,8 @@ impl Ordered {
         self.lanes.clear();
         self.kept = Kept::default();
         self.last = MessageId { millis: 0, sequence: 0 };
+        // Nothing waits in a group that is new, whatever did in the old one.
+        self.post.link.query(redis::cmd("DEL").arg(&self.post.keys.waiting)).await?;
         self.post.create_group(self.post.handler.after_loss).await?;
         self.standing = Standing::Unknown;
         Ok(())

@@ -6,4 +6,4 @@
 if redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('HSET', KEYS[1], 'count', ARGV[1], 'field', ARGV[2])
 end
-return redis.call('HMGET', KEYS[1], 'count', 'field')
+return { redis.call('HGET', KEYS[1], 'count'), redis.call('HGET', KEYS[1], 'field') }
