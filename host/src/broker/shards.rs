@@ -228,16 +228,18 @@ impl Shards {
         }
         let mut answers = self.ask(asking.ignore_errors()).await?.into_iter();
         let members = if course == Course::Staying { answers.next() } else { None };
+        let mut refused = None;
         for ((_, tenure), answer) in owned.into_iter().zip(answers) {
-            match answer? {
-                Value::Int(0) => tenure.end(),
-                _ => tenure.confirm(asked),
+            match answer {
+                Ok(Value::Int(0)) => tenure.end(),
+                Ok(_) => tenure.confirm(asked),
+                Err(error) => refused = Some(error),
             }
         }
         if let Some(members) = members {
             self.survey(members?);
         }
-        Ok(())
+        refused.map_or(Ok(()), Err)
     }
 
     /// Takes in who is alive: what should be another's is given up.
@@ -245,22 +247,27 @@ impl Shards {
         let listed = reply::array("members.lua", members).unwrap_or_default().into_iter();
         let members: Vec<_> =
             listed.filter_map(|name| reply::text("members.lua", name).ok()).collect();
-        if members != self.members {
+        if members != self.members && !members.is_empty() {
             let owners = owners(self.shards.len(), &members);
             let me = members.iter().position(|member| *member == self.name);
             self.due = owners.into_iter().map(|owner| Some(owner) == me).collect();
             self.members = members;
         }
         for (index, share) in &self.owned {
-            if !self.due[*index] {
+            if !self.is_due(*index) {
                 share.stop.cancel();
             }
         }
     }
 
+    /// Whether a shard should be this host's.
+    fn is_due(&self, index: usize) -> bool {
+        self.due.get(index) == Some(&true)
+    }
+
     async fn take(&self) -> RedisResult<Vec<(usize, String, Instant)>> {
-        let missing = |index: &usize| self.due[*index] && !self.owned.contains_key(index);
-        let missing: Vec<usize> = (0..self.due.len()).filter(missing).collect();
+        let missing = |index: &usize| self.is_due(*index) && !self.owned.contains_key(index);
+        let missing: Vec<usize> = (0..self.shards.len()).filter(missing).collect();
         if missing.is_empty() {
             return Ok(Vec::new());
         }
@@ -270,13 +277,20 @@ impl Shards {
             asking.add_command(self.lease(*index, ""));
         }
         let answers = self.ask(asking.ignore_errors()).await?;
-        let mut taken = Vec::new();
+        let (mut taken, mut refused) = (Vec::new(), None);
         for (index, answer) in missing.into_iter().zip(answers) {
-            if let Value::BulkString(name) = answer? {
-                taken.push((index, String::from_utf8_lossy(&name).into_owned(), asked));
+            match answer {
+                Ok(Value::BulkString(name)) => {
+                    taken.push((index, String::from_utf8_lossy(&name).into_owned(), asked));
+                }
+                Ok(_) => {}
+                Err(error) => refused = Some(error),
             }
         }
-        Ok(taken)
+        match refused {
+            Some(error) if taken.is_empty() => Err(error),
+            Some(_) | None => Ok(taken),
+        }
     }
 
     fn lease(&self, index: usize, kept: &str) -> redis::Cmd {
