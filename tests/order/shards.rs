@@ -210,3 +210,13 @@ fn a_host_whose_redis_is_gone_stops_in_time_all_the_same() {
     host.stop();
     assert!(asked.elapsed() < Duration::from_secs(10), "after {:?}", asked.elapsed());
 }
+
+#[test]
+fn messages_that_nobody_reads_are_told_of() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let host = Host::start(&server, &sharded(2));
+    redis.add("in", &[("key", "a")]);
+    eventually("it says so", || host.log().contains("which nobody reads"));
+    assert_eq!(redis.length("in"), 1);
+}

@@ -77,6 +77,8 @@ pub struct Shards {
     members: Vec<String>,
     /// Whether each should be this host's.
     due: Vec<bool>,
+    /// Messages seen on the stream itself, where it is made of shards and nobody reads it.
+    astray: i64,
     /// Whether a person was told that leases cannot be renewed: once for each time.
     complained: bool,
 }
@@ -132,6 +134,7 @@ impl Broker {
             owned: HashMap::new(),
             members: Vec::new(),
             due: Vec::new(),
+            astray: 0,
             complained: false,
         };
         for shard in &shards.shards {
@@ -216,7 +219,7 @@ impl Shards {
         let mut showing = Lua::Members.call(&[&self.keys.members]);
         showing.arg(&self.name).arg(LIFETIME.as_millis() as u64);
         if course == Course::Staying {
-            asking.add_command(showing);
+            asking.add_command(showing).cmd("XLEN").arg(&self.keys.stream);
         }
         let owned: Vec<_> =
             self.owned.iter().map(|(index, share)| (*index, &share.tenure)).collect();
@@ -227,7 +230,10 @@ impl Shards {
             return Ok(());
         }
         let mut answers = self.ask(asking.ignore_errors()).await?.into_iter();
-        let members = if course == Course::Staying { answers.next() } else { None };
+        let (members, length) = match course {
+            Course::Staying => (answers.next(), answers.next()),
+            Course::Leaving => (None, None),
+        };
         let mut refused = None;
         for ((_, tenure), answer) in owned.into_iter().zip(answers) {
             match answer {
@@ -239,6 +245,9 @@ impl Shards {
         if let Some(members) = members {
             self.survey(members?);
         }
+        if let Some(Ok(Value::Int(length))) = length {
+            self.look_for_strays(length);
+        }
         refused.map_or(Ok(()), Err)
     }
 
@@ -248,7 +257,7 @@ impl Shards {
         let members: Vec<_> =
             listed.filter_map(|name| reply::text("members.lua", name).ok()).collect();
         if members != self.members && !members.is_empty() {
-            let owners = owners(self.shards.len(), &members);
+            let owners = owners(&self.keys.stream, self.shards.len(), &members);
             let me = members.iter().position(|member| *member == self.name);
             self.due = owners.into_iter().map(|owner| Some(owner) == me).collect();
             self.members = members;
@@ -258,6 +267,17 @@ impl Shards {
                 share.stop.cancel();
             }
         }
+    }
+
+    /// Tells of messages on a stream that is made of shards and of which nobody reads the name itself.
+    fn look_for_strays(&mut self, length: i64) {
+        let sharded = self.shards.iter().any(|shard| shard.handler.shard.is_some());
+        if sharded && length > self.astray {
+            tracing::warn!(handler = %self.handler(), stream = self.keys.stream, messages = length,
+                "messages are on the stream itself, which nobody reads as it is made of shards; \
+                 add them again with `tidegate publish`, which picks the shard");
+        }
+        self.astray = length;
     }
 
     /// Whether a shard should be this host's.
