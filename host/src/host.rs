@@ -10,10 +10,10 @@ use std::thread::available_parallelism;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use crate::broker::{Broker, BrokerError};
+use crate::broker::{Broker, BrokerError, Owned};
 use crate::dispatch::Dispatch;
 use crate::figures::Figures;
-use crate::manifest::{Handler, Manifest, RedisSettings, Supply};
+use crate::manifest::{Handler, Manifest, RedisSettings, Sharding, Supply};
 use crate::sandbox::{
     Capacity, Limits, OUTPUT_BYTES_MAX, OUTPUTS_MAX, Plugin, Runner, Sandbox, SandboxError,
 };
@@ -95,7 +95,8 @@ fn once<E>(
 
 /// Room for every call at once, and for fresh instances beside warm ones.
 fn capacity(manifest: &Manifest) -> Capacity {
-    let calls: usize = manifest.handlers.iter().map(|handler| handler.concurrency.get()).sum();
+    let streams = manifest.handlers.iter().flat_map(Handler::on_each_stream);
+    let calls: usize = streams.map(|handler| handler.concurrency.get()).sum();
     let memory = manifest.handlers.iter().map(|handler| handler.memory).max().unwrap_or_default();
     Capacity { instances: 2 * calls, memory }
 }
@@ -134,6 +135,7 @@ impl Host {
         let broker = Arc::new(Broker::connect(redis, &name(manifest), stop).await?);
         let guests = guest_threads()?;
         let threads = guests.handle().clone();
+        let sharded = sharded(manifest, &broker).await?;
         // From here on the threads are the host's, which lets them go without waiting: a
         // runtime may not be dropped here as it is.
         let mut host = Self { tasks: JoinSet::new(), figures: Vec::new(), guests: Some(guests) };
@@ -144,11 +146,17 @@ impl Host {
                 handler: Arc::new(handler.clone()),
                 runner,
                 figures,
+                sharded: sharded.clone(),
                 guests: threads.clone(),
                 stop: stop.clone(),
                 grace: manifest.host.grace,
             };
-            match host.employ(broker.clone(), dispatch).await {
+            let employed = if handler.order.is_some() {
+                host.employ_in_order(broker.clone(), dispatch).await
+            } else {
+                host.employ(broker.clone(), dispatch).await
+            };
+            match employed {
                 // Those that are at work already finish what is in hand.
                 Err(BrokerError::Stopped) => return Ok(host),
                 employed => employed?,
@@ -164,6 +172,7 @@ impl Host {
         let handler = &dispatch.handler;
         let digest: Arc<str> = dispatch.runner.plugin().digest().to_string().into();
         let (figures, stop) = (dispatch.figures.clone(), dispatch.stop.clone());
+        broker.agree(handler).await?;
         let subscription = broker.subscribe(handler, digest.clone(), figures, stop).await?;
         let (name, source) = (&handler.name, &handler.stream);
         match handler.supply {
@@ -177,6 +186,30 @@ impl Host {
         }
         self.tasks.spawn(async move {
             dispatch.carry(subscription).await;
+            // The connection outlives the last settlement.
+            drop(broker);
+        });
+        Ok(())
+    }
+
+    /// Puts a handler to work on each shard of its stream for as long as this host owns it.
+    async fn employ_in_order(
+        &mut self,
+        broker: Arc<Broker>,
+        dispatch: Dispatch,
+    ) -> Result<(), BrokerError> {
+        let handler = &dispatch.handler;
+        let digest: Arc<str> = dispatch.runner.plugin().digest().to_string().into();
+        let (figures, stop) = (dispatch.figures.clone(), dispatch.stop.clone());
+        let shards = broker.share(handler, digest.clone(), figures, stop).await?;
+        tracing::info!(handler = %handler.name, stream = %handler.stream, group = %handler.group,
+            consumer = shards.name(), plugin = %digest, "shares the stream");
+        self.tasks.spawn(async move {
+            let carry = |Owned { handler, subscription, stop }| {
+                Dispatch { handler: Arc::new(handler), stop, ..dispatch.clone() }
+                    .carry(subscription)
+            };
+            shards.hold(carry).await;
             // The connection outlives the last settlement.
             drop(broker);
         });
@@ -206,6 +239,29 @@ impl Drop for Host {
             guests.shutdown_background();
         }
     }
+}
+
+/// The streams made of several that outputs may be for: those of the manifest's handlers, and
+/// those that Redis remembers under a name that a handler's outputs spell out.
+async fn sharded(manifest: &Manifest, broker: &Broker) -> Result<Arc<[Sharding]>, BrokerError> {
+    let mut sharded: Vec<Sharding> =
+        manifest.handlers.iter().filter_map(Handler::sharding).collect();
+    for handler in &manifest.handlers {
+        for stream in handler.grants.outputs.names() {
+            if sharded.iter().any(|known| *known.stream == *stream) {
+                continue;
+            }
+            match broker.sharding(stream).await {
+                Ok(found) => sharded.extend(found),
+                Err(error @ BrokerError::Refused { .. }) => {
+                    tracing::warn!(handler = %handler.name, stream, %error,
+                        "may not look up whether this output's stream is made of shards; it is taken for one");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(sharded.into())
 }
 
 /// The manifest's name for this host, or the machine's.

@@ -249,6 +249,11 @@ impl Held {
         }
     }
 
+    /// Whether nothing is in hand.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().leases.is_empty()
+    }
+
     /// Whether the entry is in hand.
     pub(crate) fn contains(&self, id: &MessageId) -> bool {
         self.lock().leases.contains_key(id)

@@ -8,6 +8,7 @@ use redis::{Cmd, RedisResult, Value};
 
 use super::delay;
 use super::keys::WAITING;
+use super::lanes::After;
 use super::letter::{ADDED, Death, cut};
 use super::post::{Acknowledge, Post};
 use super::scripts::Lua;
@@ -73,6 +74,14 @@ impl Item {
 
     pub(super) fn attempt(&self) -> Attempt {
         self.receipt.attempt()
+    }
+
+    /// What the settlement means for those that wait for the message.
+    pub(super) fn after(&self) -> After {
+        match &self.settlement {
+            Settlement::Later { .. } => After::Again,
+            Settlement::Acknowledge(_) | Settlement::Skip | Settlement::Bury { .. } => After::Next,
+        }
     }
 
     /// The streams it writes to beside its own, each once, in order.
@@ -312,10 +321,11 @@ impl Post {
     }
 
     /// Whether nothing but `XACK` is needed: no output to write or to publish, no failure to
-    /// forget, no value to remember.
+    /// forget, no value to remember, and no order that a host whose tenure is over could break.
     fn is_plain(&self, item: &Item) -> bool {
         let remembers = self.handler.dedupe.is_some() && item.is_acknowledged();
-        item.attempt() == Attempt::FIRST && item.outputs().is_empty() && !remembers
+        let asks = remembers || self.lanes.is_some();
+        item.attempt() == Attempt::FIRST && item.outputs().is_empty() && !asks
     }
 
     /// Who must hold an entry for it to be buried. A body that is gone is nobody's

@@ -13,7 +13,7 @@ use super::reply::{self, UnexpectedReply};
 use super::scripts::Lua;
 use super::settle::Settler;
 use crate::figures::add;
-use crate::message::{Attempt, Delivery, Message, MessageId};
+use crate::message::{Attempt, Delivery, Field, Message, MessageId};
 use crate::outcome::{Reason, Settlement};
 
 /// Entries without a body whose burial is under way at most: while Redis refuses it, the
@@ -123,30 +123,29 @@ impl Claims {
     }
 
     fn taken(&self, entry: Value) -> Result<Taken, UnexpectedReply> {
-        let mut parts = reply::array("claim.lua", entry)?.into_iter();
+        let mut parts = reply::array("claim.lua", entry)?;
+        let deaths = reply::integer("claim.lua", &parts.pop().unwrap_or_default())?;
+        let delivery = self.redelivery(parts)?;
+        Ok(Taken { delivery, deaths: u32::try_from(deaths).unwrap_or_default() })
+    }
+
+    /// The delivery of an entry as a script gives it: id, fields, recorded failures.
+    pub(super) fn redelivery(&self, entry: Vec<Value>) -> Result<Delivery, UnexpectedReply> {
+        let mut parts = entry.into_iter();
         let mut part = || parts.next().unwrap_or_default();
         let id = reply::id("claim.lua", &part())?;
         let fields = reply::fields("claim.lua", part())?;
         let attempt = Attempt::after_failures(failures(&reply::bytes("claim.lua", part())?));
-        let deaths = reply::integer("claim.lua", &part())?;
-        Ok(Taken {
-            delivery: self.delivery(id, fields, attempt),
-            deaths: u32::try_from(deaths).unwrap_or_default(),
-        })
+        Ok(self.delivery(id, fields, attempt))
     }
 
-    fn delivery(
-        &self,
-        id: MessageId,
-        fields: Vec<crate::message::Field>,
-        attempt: Attempt,
-    ) -> Delivery {
+    fn delivery(&self, id: MessageId, fields: Vec<Field>, attempt: Attempt) -> Delivery {
         let message = Message { id, stream: self.post.handler.stream.clone(), fields };
         Delivery { message, attempt, receipt: self.post.held.issue(id, attempt) }
     }
 
     /// Declares an entry lost whose body somebody trimmed before it was handled.
-    fn bury(&self, id: MessageId) {
+    pub(super) fn bury(&self, id: MessageId) {
         if self.post.held.contains(&id) || self.post.held.count_lost() >= BODILESS {
             return;
         }

@@ -5,6 +5,7 @@
 //! like while it waits is `hold.lua`'s.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use redis::{Cmd, RedisError, RedisResult};
@@ -16,6 +17,7 @@ use super::scripts::Lua;
 use super::trouble::Trouble;
 use super::wake::Wake;
 use super::{Broker, BrokerError, reply};
+use crate::manifest::Sharding;
 use crate::message::Field;
 use crate::outcome::Entry;
 
@@ -102,6 +104,30 @@ pub(super) fn keeping<'a>(
 }
 
 impl Broker {
+    /// As [`Self::publish_later`], to the streams that a stream is made of.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::publish_later`].
+    pub async fn publish_sharded_later(
+        &self,
+        sharding: &Sharding,
+        messages: &[Vec<Field>],
+        delay: Duration,
+    ) -> Result<Vec<u64>, BrokerError> {
+        let mut streams: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (at, message) in messages.iter().enumerate() {
+            streams.entry(sharding.of(message)).or_default().push(at);
+        }
+        let mut due = vec![0; messages.len()];
+        for (stream, places) in streams {
+            let batch: Vec<_> = places.iter().map(|at| messages[*at].clone()).collect();
+            let times = self.publish_later(&stream, &batch, delay).await?;
+            places.into_iter().zip(times).for_each(|(at, time)| due[at] = time);
+        }
+        Ok(due)
+    }
+
     /// Has messages appended to a stream once a delay is over, in order, by whichever host runs
     /// then. Gives for each when it is due, in milliseconds by the server's clock.
     ///

@@ -93,7 +93,17 @@ impl Witness {
                 Err(error) => return Err(CannotWait::Unknown(error)),
             }
         }
-        Ok(Some(Self { connector: connector.clone(), connection: None, post: post.clone() }))
+        Ok(Self::of(post, connector))
+    }
+
+    /// Somebody to wait, where the handler asks for it and the server is known to be able to.
+    pub(super) fn of(post: &Arc<Post>, connector: &Arc<Connector>) -> Option<Self> {
+        let (connector, post) = (connector.clone(), post.clone());
+        (post.handler.durability != Durability::None).then_some(Self {
+            connector,
+            connection: None,
+            post,
+        })
     }
 
     /// Where to hand in, and the task that waits; it ends when nobody hands in any more.

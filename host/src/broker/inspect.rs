@@ -36,6 +36,8 @@ pub struct GroupStatus {
     pub next_retry: Option<u64>,
     /// Dead letters of the handler's dead-letter stream.
     pub dead: u64,
+    /// The host that owns the stream, where order is kept and one does.
+    pub owner: Option<String>,
     /// The consumers of the group.
     pub hosts: Vec<HostStatus>,
 }
@@ -80,7 +82,13 @@ impl Broker {
         let stream = &*handler.stream;
         let failed = |source| self.failed(format!("inspect stream `{stream}`"), source);
         let Some(row) = self.group(stream, &handler.group).await? else { return Ok(None) };
-        let consumers = self.consumers(stream, &handler.group).await?;
+        // The hosts that share an ordered stream show themselves under its own name.
+        let mut shown = keys.clone();
+        let mut hosts = self.consumers(stream, &handler.group).await?;
+        if handler.order.is_some() {
+            shown = Keys::new(handler.named_stream(), &handler.group);
+            hosts = self.sharers(&shown, hosts).await?;
+        }
 
         let mut asking = redis::pipe();
         asking.cmd("TIME").cmd("XLEN").arg(stream).cmd("ZCARD").arg(&keys.waiting);
@@ -88,8 +96,9 @@ impl Broker {
         asking.cmd("ZCARD").arg(delayed(stream)).cmd("XLEN").arg(&*handler.dead_letter);
         let after = format!("({}", row.text("last-delivered-id").unwrap_or_default());
         asking.cmd("XRANGE").arg(stream).arg(after).arg("+").arg("COUNT").arg(1);
-        for consumer in &consumers {
-            asking.cmd("GET").arg(keys.live(&consumer.name));
+        asking.cmd("GET").arg(&keys.lease);
+        for host in &hosts {
+            asking.cmd("GET").arg(shown.live(&host.name));
         }
         let answers = self.link.pipeline(asking.ignore_errors()).await.map_err(failed)?;
         let answers: Vec<Value> =
@@ -113,10 +122,9 @@ impl Broker {
         let counted = row.number("lag").map(|lag| lag.max(0) as u64);
         status.lag = counted.or_else(|| unread.is_empty().then_some(0));
         status.oldest_unread = unread.first().map(|entry| now.saturating_sub(entry.id.millis));
-        status.hosts = consumers
-            .into_iter()
-            .map(|host| HostStatus { sign: sign(&answer()), ..host })
-            .collect();
+        status.owner = reply::text("GET", answer()).ok().map(bearer);
+        status.hosts =
+            hosts.into_iter().map(|host| HostStatus { sign: sign(&answer()), ..host }).collect();
         Ok(Some(status))
     }
 
@@ -174,6 +182,35 @@ impl Broker {
         }
     }
 
+    /// The hosts that share an ordered stream: those that hold entries of it, and those that stand by.
+    async fn sharers(
+        &self,
+        keys: &Keys,
+        consumers: Vec<HostStatus>,
+    ) -> Result<Vec<HostStatus>, BrokerError> {
+        let failed = |source| self.failed("list the hosts of an ordered stream".into(), source);
+        let mut asking = redis::pipe();
+        asking.cmd("TIME");
+        asking.cmd("ZRANGE").arg(&keys.members).arg(0).arg(-1).arg("WITHSCORES");
+        let answers = self.link.pipeline(asking.ignore_errors()).await.map_err(failed)?;
+        let mut answers = answers.into_iter();
+        let mut answer = || answers.next().unwrap_or(Ok(Value::Nil)).map_err(failed);
+        let now = server_millis(answer()?)?;
+        let members = reply::fields("ZRANGE", answer()?)?;
+        let mut hosts: Vec<_> = consumers
+            .into_iter()
+            .map(|host| HostStatus { name: bearer(host.name), ..host })
+            .collect();
+        for member in members {
+            let name = String::from_utf8_lossy(&member.name).into_owned();
+            if hosts.iter().all(|host| host.name != name) {
+                let idle = now.saturating_sub(number(&member.value));
+                hosts.push(HostStatus { name, pending: 0, idle, sign: None });
+            }
+        }
+        Ok(hosts)
+    }
+
     /// How many entries a stream has (`XLEN`); none when it does not exist.
     ///
     /// # Errors
@@ -211,6 +248,11 @@ impl Broker {
         let hosts = rows.iter().filter_map(host).filter(|host| host.name != WAITING);
         Ok(hosts.collect())
     }
+}
+
+/// The host behind the name of a tenure.
+fn bearer(tenure: String) -> String {
+    tenure.rsplit_once('#').map_or(tenure.clone(), |(host, _)| host.to_owned())
 }
 
 fn host(row: &Row) -> Option<HostStatus> {

@@ -41,6 +41,12 @@ pub(super) struct Keys {
     pub(super) seen: String,
     /// Hash: host → when it was last seen (ms, the server's clock), where every host has a group of its own.
     pub broadcast: String,
+    /// String with an expiry: the tenure of the host that owns an ordered stream, `name#generation`.
+    pub lease: String,
+    /// Number: the tenures there have been.
+    pub generation: String,
+    /// Sorted set: the hosts that share an ordered stream, by the server's time they last showed themselves (ms).
+    pub members: String,
     live: String,
 }
 
@@ -59,6 +65,9 @@ impl Keys {
             rate: name("rate"),
             seen: name("seen"),
             broadcast: name("broadcast"),
+            lease: name("lease"),
+            generation: name("generation"),
+            members: name("members"),
             live: name("live"),
         }
     }
@@ -75,6 +84,11 @@ impl Keys {
     }
 }
 
+/// Hash: of how many streams a stream is made, and the field that says which a message is in.
+pub(super) fn shards(stream: &str) -> String {
+    format!("tidegate:{{{}}}:shards:{stream}", hash_tag(stream))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,7 +100,8 @@ mod tests {
             let (live, seen) = (keys.live("me"), keys.seen(b"v"));
             let own = [&keys.waiting, &keys.failures, &keys.deaths, &keys.hosts, &keys.paused];
             let others = [&keys.rate, &keys.mark, &keys.broadcast, &live, &seen, &delayed(stream)];
-            for key in own.into_iter().chain(others) {
+            let order = [&keys.lease, &keys.generation, &keys.members, &shards(stream)];
+            for key in own.into_iter().chain(others).chain(order) {
                 assert_eq!(hash_tag(key), hash_tag(stream), "{key}");
                 assert!(key.starts_with("tidegate:"), "{key}");
             }

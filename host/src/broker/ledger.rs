@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 
 use super::call::Item;
+use super::lanes::After;
 use super::post::Post;
 use crate::figures::add;
 use crate::outcome::Settlement;
@@ -51,24 +52,29 @@ impl Ledger {
         figures.acknowledged(waits);
         add(&figures.handled, count - late.min(count));
         add(&figures.superseded, late);
+        let mut soonest: Option<Duration> = None;
         for item in &items {
             match &item.settlement {
                 Settlement::Acknowledge(_) => {}
                 Settlement::Skip => add(&figures.skipped, 1),
                 Settlement::Later { delay, .. } => {
                     add(&figures.retried, 1);
-                    self.post.wake.after(*delay);
+                    soonest = Some(soonest.map_or(*delay, |soonest| soonest.min(*delay)));
                 }
                 Settlement::Bury { reason, .. } => figures.bury(*reason),
             }
         }
-        self.discharge(items);
+        self.discharge(items, Item::after);
+        // Not before: what is still in hand is not due.
+        if let Some(soonest) = soonest {
+            self.post.wake.after(soonest);
+        }
     }
 
     /// Lets go of what was acknowledged without its outputs, as an equal message was handled meanwhile.
     pub(super) fn repeated(&self, items: Vec<Item>) {
         self.post.count_repeats(items.iter().map(|item| item.receipt.id()));
-        self.discharge(items);
+        self.discharge(items, |_| After::Next);
     }
 
     /// Lets go of what is no longer this host's to settle.
@@ -79,7 +85,7 @@ impl Ledger {
         add(&self.post.figures.superseded, items.len());
         tracing::debug!(handler = %self.post.handler.name, count = items.len(),
             "settled elsewhere; nothing was written");
-        self.discharge(items);
+        self.discharge(items, |_| After::Next);
     }
 
     /// Gives up on settlements: their entries stay pending and are delivered again.
@@ -87,9 +93,12 @@ impl Ledger {
         self.room.add_permits(bytes(&items));
     }
 
-    fn discharge(&self, items: Vec<Item>) {
+    fn discharge(&self, items: Vec<Item>, after: impl Fn(&Item) -> After) {
         self.room.add_permits(bytes(&items));
-        self.post.held.discharge(items.into_iter().map(|item| item.receipt));
+        self.post.let_go(items.into_iter().map(|item| {
+            let after = after(&item);
+            (item.receipt, after)
+        }));
     }
 
     /// Sends the notices of acknowledged messages, at most once.

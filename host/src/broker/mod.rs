@@ -24,6 +24,8 @@ mod letter;
 mod link;
 mod pause;
 mod pending;
+mod lanes;
+mod ordered;
 mod post;
 mod presence;
 mod private;
@@ -43,6 +45,10 @@ mod scripts;
 mod settle;
 mod source;
 mod subscription;
+mod shards;
+mod share;
+mod sharding;
+mod tenure;
 mod trouble;
 mod valve;
 mod wake;
@@ -70,8 +76,10 @@ pub use replay::{Act, Replay, Replayed};
 pub use reply::UnexpectedReply;
 pub use retries::{Retries, Steered, Waiting};
 pub use settle::Settler;
+pub use shards::{Owned, Shards};
 pub use source::Source;
 pub use subscription::{Closing, Subscription};
+pub use tenure::Tenure;
 pub use valve::{Hold, Valve};
 
 use crate::manifest::RedisSettings;
@@ -122,6 +130,9 @@ pub enum BrokerError {
     /// The server answered what its documentation does not say.
     #[error(transparent)]
     Reply(#[from] UnexpectedReply),
+    /// A stream is made of another number of streams than somebody thinks, or by another field.
+    #[error("{0}")]
+    Shards(String),
     /// A private server was asked for and could not be started.
     #[error("{0}")]
     Private(String),

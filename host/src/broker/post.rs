@@ -8,6 +8,7 @@ use redis::RedisResult;
 use super::capability::Ability;
 use super::delay::Delays;
 use super::keys::Keys;
+use super::lanes::{After, Lanes};
 use super::letter::{ADDED, Death, epitaph};
 use super::link::Link;
 use super::presence::Name;
@@ -15,7 +16,7 @@ use super::valve::Valve;
 use super::wake::Wake;
 use crate::figures::Figures;
 use crate::manifest::{Handler, Start, Trim};
-use crate::message::{Field, Held};
+use crate::message::{Field, Held, Receipt};
 
 /// One handler on its stream, under the name that it reads as.
 pub(super) struct Post {
@@ -31,6 +32,8 @@ pub(super) struct Post {
     pub wake: Wake,
     pub valve: Arc<Valve>,
     pub delays: Arc<Delays>,
+    /// Whose turn it is, where order is kept.
+    pub lanes: Option<Arc<Lanes>>,
 }
 
 /// How an entry is acknowledged.
@@ -65,6 +68,18 @@ impl Post {
     /// The fields that a dead letter has besides the original ones.
     pub(super) fn epitaph(&self, death: &Death<'_>) -> [Field; ADDED] {
         epitaph(&self.handler, &self.plugin, death, SystemTime::now())
+    }
+
+    /// Lets go of receipts; where order is kept, that tells those behind whether it is their turn.
+    pub(super) fn let_go(&self, settled: impl Iterator<Item = (Receipt, After)>) {
+        let Some(lanes) = &self.lanes else {
+            return self.held.discharge(settled.map(|(receipt, _)| receipt));
+        };
+        let settled: Vec<_> = settled.collect();
+        let after: Vec<_> = settled.iter().map(|(receipt, after)| (receipt.id(), *after)).collect();
+        lanes.settled(after, || {
+            self.held.discharge(settled.into_iter().map(|(receipt, _)| receipt));
+        });
     }
 
     /// Creates the group, and the stream with it; a group that exists is a success (`XGROUP CREATE`).

@@ -69,6 +69,13 @@ impl Name {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// A name that never changes.
+    pub(super) fn fixed(name: &str) -> Self {
+        let fixed = Self::default();
+        fixed.set(name);
+        fixed
+    }
+
     fn set(&self, name: &str) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = name.into();
     }

@@ -38,7 +38,7 @@ pub(super) struct Meter {
     rule: Rate,
     key: String,
     /// Tokens to give back.
-    unused: usize,
+    pub(super) unused: usize,
     early: Vec<Delivery>,
     /// When those that were read without a token may be handed on, once that is known.
     ripe: Option<Instant>,
@@ -100,13 +100,13 @@ impl Meter {
     /// The meter of a handler that has a rate.
     pub(super) fn of(post: &Arc<Post>, stop: &Stop) -> Option<Self> {
         let rule = post.handler.rate?;
-        let key = Keys::new(post.handler.whole_stream(), &post.handler.group).rate;
+        let key = Keys::new(post.handler.named_stream(), &post.handler.group).rate;
         let (post, stop) = (post.clone(), stop.clone());
         Some(Self { post, stop, rule, key, unused: 0, early: Vec::new(), ripe: None })
     }
 
     /// Tokens that may be used now, as many as there are slots at most; none if the wait for them is long.
-    async fn tokens(&mut self, slots: usize) -> Result<usize, ReadError> {
+    pub(super) async fn tokens(&mut self, slots: usize) -> Result<usize, ReadError> {
         let least = chunk(&self.rule, slots);
         let Grant { tokens, wait } = self.exchange(slots, least, AHEAD).await?;
         // Half a moment early, so that the next ones are granted ahead.
@@ -120,7 +120,7 @@ impl Meter {
         }
     }
 
-    async fn give_back(&mut self) -> Result<(), ReadError> {
+    pub(super) async fn give_back(&mut self) -> Result<(), ReadError> {
         self.exchange(0, 0, Duration::ZERO).await.map(drop)
     }
 

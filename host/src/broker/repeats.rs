@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::feed::ReadError;
 use super::keys::Keys;
+use super::lanes::After;
 use super::post::Post;
 use super::reply;
 use super::scripts::Lua;
@@ -67,7 +68,7 @@ impl Post {
         };
         let (repeats, fresh): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(&mut is_repeat);
         self.count_repeats(repeats.iter().map(|delivery| delivery.message.id));
-        self.held.discharge(repeats.into_iter().map(|delivery| delivery.receipt));
+        self.let_go(repeats.into_iter().map(|delivery| (delivery.receipt, After::Next)));
         Ok(fresh)
     }
 

@@ -235,7 +235,7 @@ impl Returns {
     }
 }
 
-fn parse_id(text: &[u8]) -> Option<MessageId> {
+pub(super) fn parse_id(text: &[u8]) -> Option<MessageId> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 

@@ -28,6 +28,13 @@ pub(super) enum Lua {
     Rate,
     Repeat,
     Disband,
+    Lease,
+    Yield,
+    Members,
+    Inherit,
+    Read,
+    Fetch,
+    Remember,
 }
 
 /// The hashes that Redis knows the scripts by, in the order of [`Lua::ALL`].
@@ -58,6 +65,13 @@ impl Lua {
         Self::Rate,
         Self::Repeat,
         Self::Disband,
+        Self::Lease,
+        Self::Yield,
+        Self::Members,
+        Self::Inherit,
+        Self::Read,
+        Self::Fetch,
+        Self::Remember,
     ];
 
     fn source(self) -> &'static str {
@@ -89,6 +103,13 @@ impl Lua {
             Self::Rate => include_str!("scripts/rate.lua"),
             Self::Repeat => include_str!("scripts/repeat.lua"),
             Self::Disband => include_str!("scripts/disband.lua"),
+            Self::Lease => include_str!("scripts/lease.lua"),
+            Self::Yield => include_str!("scripts/yield.lua"),
+            Self::Members => include_str!("scripts/members.lua"),
+            Self::Inherit => include_str!("scripts/inherit.lua"),
+            Self::Read => include_str!("scripts/read.lua"),
+            Self::Fetch => include_str!("scripts/fetch.lua"),
+            Self::Remember => include_str!("scripts/remember.lua"),
         }
     }
 

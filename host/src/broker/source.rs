@@ -2,13 +2,16 @@
 
 use super::channel::Listening;
 use super::feed::Feed;
+use super::ordered::Ordered;
 use crate::message::Delivery;
 
-/// Where deliveries come from.
+/// The reading side of a handler.
 pub enum Source {
-    /// Entries of a stream, which hosts share; each is to be settled.
+    /// A stream that all hosts read together.
     Shared(Box<Feed>),
-    /// Messages of a channel; nobody waits for them to be settled.
+    /// A stream that this host owns, whose messages come in order.
+    Owned(Box<Ordered>),
+    /// A channel; nobody waits for its messages to be settled.
     Channel(Listening),
 }
 
@@ -17,6 +20,7 @@ impl Source {
     pub async fn next(&mut self, slots: usize) -> Vec<Delivery> {
         match self {
             Self::Shared(feed) => feed.next(slots).await,
+            Self::Owned(ordered) => ordered.next(slots).await,
             Self::Channel(listening) => listening.next(slots).await,
         }
     }

@@ -18,6 +18,7 @@ use super::rate::Meter;
 use super::returns::Returns;
 use super::settle::{self, Settler};
 use super::source::Source;
+use super::tenure::Tenure;
 use super::trouble::Trouble;
 use super::valve::Valve;
 use super::wake::Wake;
@@ -38,6 +39,8 @@ pub struct Subscription {
     pub consumer: String,
     /// What must be waited for once the settler is let go.
     pub closing: Closing,
+    /// For how long this host can be sure that the stream is its own; none where it is shared.
+    pub tenure: Option<Arc<Tenure>>,
 }
 
 /// The end of a subscription: what is still to be written, and the sign of life.
@@ -131,6 +134,7 @@ impl Broker {
             wake: Wake::default(),
             valve: Arc::default(),
             delays: self.delays.clone(),
+            lanes: None,
         };
         let post = Arc::new(post);
         let unfit = |source| BrokerError::Durability { handler: post.handler.name.clone(), source };
@@ -167,11 +171,12 @@ impl Broker {
         let meter = Meter::of(&post, &stop);
         let state = State::default();
         let feed = Feed { post, connector, presence, returns, meter, stop, state };
-        Subscription { source: Source::Shared(Box::new(feed)), settler, valve, consumer, closing }
+        let source = Source::Shared(Box::new(feed));
+        Subscription { source, settler, valve, consumer, closing, tenure: None }
     }
 
     /// Tries again for as long as what is in the way may pass, hearing a stop meanwhile.
-    async fn patiently<T>(
+    pub(super) async fn patiently<T>(
         &self,
         purpose: &str,
         stop: &Stop,

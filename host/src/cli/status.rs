@@ -77,6 +77,10 @@ struct HandlerStatus {
     handler: String,
     delivery: Delivery,
     stream: Option<String>,
+    /// Which of the streams that its stream is made of this is.
+    shard: Option<u32>,
+    /// The host that owns the stream, of a handler that keeps order.
+    owner: Option<String>,
     group: Option<String>,
     channel: Option<String>,
     /// Connections of any kind on the channel; Redis does not tell it of a pattern.
@@ -97,7 +101,8 @@ struct HandlerStatus {
     /// Letters on the dead-letter stream, which handlers may share.
     dead: Option<u64>,
     hosts_alive: Option<usize>,
-    /// Messages handled a second by all hosts alive; absent without one.
+    /// Messages handled a second by all hosts alive; absent without one, and for a shard, as
+    /// hosts count what they handle of all of them.
     rate: Option<f64>,
     /// The digests of the plugins at work; several while hosts differ.
     plugins: BTreeSet<String>,
@@ -170,6 +175,8 @@ impl HandlerStatus {
             handler: handler.name.to_string(),
             delivery,
             stream: of_stream(&handler.stream),
+            shard: handler.shard.as_ref().map(|shard| shard.index),
+            owner: group.and_then(|group| group.owner.clone()),
             group: of_stream(&handler.group),
             channel: of_channel(&handler.stream),
             subscribers: None,
@@ -186,7 +193,8 @@ impl HandlerStatus {
             dead_letter: of_stream(&handler.dead_letter),
             dead: group.map(|group| group.dead),
             hosts_alive: group.map(|_| alive),
-            rate: (alive > 0).then(|| signs().map(|sign| sign.rate).sum()),
+            rate: (alive > 0 && handler.shard.is_none())
+                .then(|| signs().map(|sign| sign.rate).sum()),
             plugins: signs().map(|sign| sign.plugin.clone()).collect(),
             hosts,
         }
@@ -206,7 +214,10 @@ impl HandlerStatus {
             number(self.next_retry_ms.map(print::due)),
             number(self.delayed),
             unwanted(self.dead),
-            needed(self.hosts_alive),
+            self.owner.as_ref().map_or_else(
+                || needed(self.hosts_alive),
+                |owner| Cell::new(print::legible(owner.as_bytes())),
+            ),
             number(self.rate.map(|rate| format!("{rate:.1}"))),
             Cell::new(print::figure(plugins)),
         ]
@@ -241,7 +252,11 @@ impl HandlerStatus {
     }
 
     fn host_rows(&self) -> impl Iterator<Item = Vec<Cell>> {
-        self.hosts.iter().map(|host| {
+        // Each shard has all hosts: here, those that have to do with it are enough.
+        let concerned = |host: &&HostStatus| {
+            self.shard.is_none() || host.pending > 0 || Some(&host.name) == self.owner.as_ref()
+        };
+        self.hosts.iter().filter(concerned).map(|host| {
             let sign = host.sign.as_ref();
             vec![
                 Cell::new(print::legible(host.name.as_bytes())),

@@ -1,7 +1,7 @@
 //! Whether a handler may have what it asks for. Pure.
 
 use crate::broker::{DELAY_MAX, ENTRY_FIELDS_MAX};
-use crate::manifest::{Handler, Supply};
+use crate::manifest::{Handler, Sharding, Supply};
 use crate::outcome::{Entry, Fault, FaultKind, Outcome, Output};
 
 /// In seconds.
@@ -39,12 +39,32 @@ fn excess(output: &Output) -> Option<String> {
     }
 }
 
+/// The outcome, each output for a stream that is made of several going to one of those.
+pub(super) fn route(outcome: Outcome, sharded: &[Sharding]) -> Outcome {
+    let Outcome::Done(mut outputs) = outcome else { return outcome };
+    if !sharded.is_empty() {
+        for output in &mut outputs {
+            match output {
+                Output::Append(entry) => {
+                    let whole = sharded.iter().find(|sharding| *sharding.stream == *entry.stream);
+                    if let Some(sharding) = whole {
+                        entry.stream = sharding.of(&entry.fields);
+                    }
+                }
+                Output::Publish(_) => {}
+            }
+        }
+    }
+    Outcome::Done(outputs)
+}
+
 fn objection(output: &Output, handler: &Handler) -> Option<String> {
     let Handler { stream, grants, .. } = handler;
     let listens = handler.supply == Supply::Channel;
     match output {
-        Output::Append(entry) if !listens && *entry.stream == **stream => Some(format!(
-            "an entry for `{stream}`, the handler's own stream, which it would feed for ever"
+        Output::Append(entry) if !listens && handler.is_fed_by(&entry.stream) => Some(format!(
+            "an entry for `{}`, the handler's own stream, which it would feed for ever",
+            entry.stream
         )),
         Output::Publish(notice) if listens && *notice.channel == **stream => Some(format!(
             "a notice on channel `{stream}`, the handler's own, which it would feed for ever"

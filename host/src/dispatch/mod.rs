@@ -18,15 +18,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::broker::{Closing, Settler, Source, Subscription};
+use crate::broker::{Closing, Settler, Source, Subscription, Tenure};
 use crate::figures::{Figures, read};
-use crate::manifest::{Handler, Supply};
+use crate::manifest::{Handler, Sharding, Supply};
 use crate::message::Delivery;
 use crate::outcome::{Draw, FaultKind, Outcome, Reason, Settlement};
 use crate::sandbox::{Runner, World};
 use crate::shutdown::Stop;
 use breaker::Breaker;
-use judge::judge;
+use judge::{judge, route};
 use queue::{Carried, Load, Queue};
 
 /// How long a reader waits for more slots when few are free: one reply with many
@@ -40,6 +40,7 @@ const READ_AT_LEAST: usize = 100;
 const WRITE: Duration = Duration::from_secs(2);
 
 /// A handler at work.
+#[derive(Clone)]
 pub struct Dispatch {
     /// What the manifest says of it.
     pub handler: Arc<Handler>,
@@ -47,6 +48,8 @@ pub struct Dispatch {
     pub runner: Arc<Runner>,
     /// Where its work is counted.
     pub figures: Arc<Figures>,
+    /// The streams that are made of several, as far as outputs may be for them.
+    pub sharded: Arc<[Sharding]>,
     /// The threads that plugins run on, apart from those that speak to Redis.
     pub guests: Handle,
     /// When to stop reading.
@@ -60,15 +63,14 @@ impl Dispatch {
     ///
     /// What is not finished within the grace stays pending, for whichever host comes next.
     pub async fn carry(self, subscription: Subscription) {
-        let Subscription { source, settler, valve, closing, .. } = subscription;
+        let Subscription { source, settler, valve, closing, tenure, .. } = subscription;
         let breaker = Breaker::of(&self.handler, &self.figures, valve);
         let queue = Arc::new(Queue::default());
         let mut lanes = JoinSet::new();
         for _ in 0..self.handler.concurrency.get() {
-            lanes.spawn_on(
-                self.lane(queue.clone(), settler.clone(), breaker.clone()).run(),
-                &self.guests,
-            );
+            let (queue, settler) = (queue.clone(), settler.clone());
+            let lane = self.lane(queue, settler, breaker.clone(), tenure.clone());
+            lanes.spawn_on(lane.run(), &self.guests);
         }
         self.read(source, &queue, &settler, breaker.as_deref()).await;
         drop(settler);
@@ -197,8 +199,16 @@ impl Dispatch {
         }
     }
 
-    fn lane(&self, queue: Arc<Queue>, settler: Settler, breaker: Option<Arc<Breaker>>) -> Lane {
+    fn lane(
+        &self,
+        queue: Arc<Queue>,
+        settler: Settler,
+        breaker: Option<Arc<Breaker>>,
+        tenure: Option<Arc<Tenure>>,
+    ) -> Lane {
         Lane {
+            sharded: self.sharded.clone(),
+            tenure,
             handler: self.handler.clone(),
             runner: self.runner.clone(),
             figures: self.figures.clone(),
@@ -219,11 +229,17 @@ struct Lane {
     queue: Arc<Queue>,
     settler: Settler,
     breaker: Option<Arc<Breaker>>,
+    sharded: Arc<[Sharding]>,
+    tenure: Option<Arc<Tenure>>,
 }
 
 impl Lane {
     async fn run(self) {
         while let Some(load) = self.queue.take(self.load).await {
+            if self.tenure.as_ref().is_some_and(|tenure| !tenure.holds()) {
+                // It may be another host's turn to handle it by now.
+                continue;
+            }
             self.handle(load).await;
             // A lane that never has to wait still lets its neighbours run.
             tokio::task::coop::consume_budget().await;
@@ -238,7 +254,7 @@ impl Lane {
         self.figures.ran(elapsed);
         drop((in_flight, slots));
         for (delivery, outcome) in deliveries.into_iter().zip(outcomes) {
-            let outcome = judge(outcome, &self.handler);
+            let outcome = route(judge(outcome, &self.handler), &self.sharded);
             self.log(&delivery, &outcome, elapsed);
             let draw = Draw(fastrand::f64());
             let rule = |outcome| self.handler.retry.settle(outcome, delivery.attempt, draw);

@@ -88,6 +88,7 @@ pub(super) fn handler(
         supply: flow.supply,
         after_loss: flow.after_loss,
         order: flow.order,
+        shard: None,
         dedupe: flow.dedupe,
         rate: flow.rate,
         circuit: flow.circuit,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use crate::message::Message;
 use crate::outcome::RetryRule;
 
 use super::flow::{Circuit, Dedupe, Durability, Order, Rate, Supply, Trim};
+use super::sharding::Sharding;
 use super::stream::{RESERVED, default_dead_letter};
 
 /// A plugin put to work on one stream by one group.
@@ -32,6 +33,8 @@ pub struct Handler {
     pub after_loss: Start,
     /// Which messages wait for each other.
     pub order: Option<Order>,
+    /// Which shard its stream is, and of what; none for a stream that the manifest names.
+    pub shard: Option<Shard>,
     /// Which messages repeat one that was handled.
     pub dedupe: Option<Dedupe>,
     /// How many messages all hosts together hand to it.
@@ -65,27 +68,51 @@ pub struct Handler {
 impl Handler {
     /// The handler on one of its streams: itself, or one for each shard of an ordered stream.
     pub fn on_each_stream(&self) -> Vec<Self> {
-        let Some(shards) = self.order.as_ref().and_then(|order| order.shards) else {
+        let shards = self.order.as_ref().and_then(|order| order.shards);
+        let Some(shards) = shards.filter(|_| self.shard.is_none()) else {
             return vec![self.clone()];
         };
-        (0..shards.get()).map(|index| self.on(&shard(&self.stream, index))).collect()
+        (0..shards.get()).map(|index| self.on(index, shards)).collect()
     }
 
-    /// The stream by its name in the manifest, also of a handler on one of its shards.
-    pub fn whole_stream(&self) -> &str {
-        let sharded = self.order.as_ref().is_some_and(|order| order.shards.is_some());
-        match self.stream.rsplit_once(":{") {
-            Some((whole, index)) if sharded && index.ends_with('}') => whole,
-            Some(_) | None => &self.stream,
-        }
-    }
-
-    fn on(&self, stream: &str) -> Self {
+    /// The handler on one shard, with its share of the calls.
+    fn on(&self, index: u32, shards: NonZeroU32) -> Self {
+        let stream = shard(&self.stream, index);
         let default = *self.dead_letter == *default_dead_letter(&self.stream);
         let dead_letter =
-            if default { default_dead_letter(stream).into() } else { self.dead_letter.clone() };
-        Self { stream: stream.into(), dead_letter, ..self.clone() }
+            if default { default_dead_letter(&stream).into() } else { self.dead_letter.clone() };
+        let concurrency = self.concurrency.get().div_ceil(shards.get() as usize);
+        let concurrency = NonZeroUsize::new(concurrency).unwrap_or(NonZeroUsize::MIN);
+        let shard = Some(Shard { index, of: self.stream.clone() });
+        Self { stream: stream.into(), shard, dead_letter, concurrency, ..self.clone() }
     }
+
+    /// The stream as the manifest names it.
+    pub fn named_stream(&self) -> &Arc<str> {
+        self.shard.as_ref().map_or(&self.stream, |shard| &shard.of)
+    }
+
+    /// How its stream is made of several, if it is.
+    pub fn sharding(&self) -> Option<Sharding> {
+        let order = self.order.as_ref()?;
+        let (stream, field) = (self.named_stream().clone(), order.field.clone());
+        Some(Sharding { stream, count: order.shards?, field })
+    }
+
+    /// Whether an entry for this stream would come back to the handler.
+    pub fn is_fed_by(&self, stream: &str) -> bool {
+        let own = self.named_stream();
+        **own == *stream || self.sharding().is_some_and(|sharding| sharding.has(stream))
+    }
+}
+
+/// One of the streams that a stream is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shard {
+    /// Its number, from 0.
+    pub index: u32,
+    /// The stream that it is a part of.
+    pub of: Arc<str>,
 }
 
 /// The name of one shard of a stream: each has a hash tag, and so a slot, of its own.
@@ -170,6 +197,11 @@ impl Patterns {
     /// Tidegate made for itself, which begin with `tidegate:`, never are.
     pub fn allows(&self, name: &str) -> bool {
         !name.starts_with(RESERVED) && self.0.iter().any(|pattern| covers(pattern, name))
+    }
+
+    /// The patterns without a star: each is a name.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str).filter(|pattern| !pattern.contains('*'))
     }
 }
 

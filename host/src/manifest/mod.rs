@@ -18,6 +18,7 @@ mod redis;
 mod redis_url;
 mod report;
 mod section;
+mod sharding;
 mod stream;
 mod units;
 
@@ -27,10 +28,11 @@ use std::time::Duration;
 
 pub use check_flow::per_period;
 pub use flow::{Circuit, Dedupe, Durability, Order, Rate, Supply, Trim};
-pub use handler::{Grants, Handler, Isolation, Match, Patterns, Start, shard};
+pub use handler::{Grants, Handler, Isolation, Match, Patterns, Shard, Start, shard};
 pub use interpolate::{Environment, ProcessEnvironment};
 pub use redis::{Address, RedisSettings, Secret, Tls};
 pub use report::{Problem, Report};
+pub use sharding::Sharding;
 pub use stream::hash_tag;
 pub use units::duration;
 

@@ -138,7 +138,7 @@ fn a_stream_with_a_hash_tag_keeps_it_in_its_dead_letters() {
 #[test]
 fn a_sharded_stream_is_as_many_streams_each_with_its_own_dead_letters() {
     let sharded = handler("order-by = \"customer\"\nshards = 2").on_each_stream();
-    assert!(sharded.iter().all(|shard| shard.whole_stream() == "orders"));
+    assert!(sharded.iter().all(|shard| &**shard.named_stream() == "orders"));
     let names = |handler: &Handler| (handler.stream.to_string(), handler.dead_letter.to_string());
     let names: Vec<_> = sharded.iter().map(names).collect();
     let expected = [("orders:{0}", "orders:{0}:dead"), ("orders:{1}", "orders:{1}:dead")];

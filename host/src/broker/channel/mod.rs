@@ -102,6 +102,7 @@ impl Broker {
             valve: Arc::default(),
             consumer: self.name.clone(),
             closing: Closing::new(tokio::spawn(writing), chores, None),
+            tenure: None,
         }
     }
 }

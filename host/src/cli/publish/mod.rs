@@ -17,6 +17,7 @@ use tokio::io::AsyncRead;
 use super::source::Source;
 use super::{Failure, print};
 use crate::broker::{Broker, ENTRY_FIELDS_MAX};
+use crate::manifest::Sharding;
 use crate::message::Field;
 use fields::Shape;
 use lines::Lines;
@@ -34,7 +35,7 @@ const BATCH_BYTES: usize = 1 << 20;
 )]
 #[command(group(ArgGroup::new("message").required(true).args(["fields", "json", "file", "stdin"])))]
 pub(super) struct Arguments {
-    /// The stream to append to
+    /// The stream to append to; of one that is made of shards, the one that the message belongs to
     stream: String,
     /// A message of these fields; order and repetition are kept
     #[arg(value_name = "FIELD=VALUE", value_parser = OsStringValueParser::new().try_map(fields::argument))]
@@ -71,8 +72,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let broker = arguments.source.connect("tidegate-publish").await?;
     let told = if arguments.quiet { Told::Nothing } else { Told::EachMessage };
     let stream = &*arguments.stream;
+    let sharding = sharding(&arguments, &broker).await?;
     let delay = arguments.delay.filter(|delay| delay.as_millis() > 0);
-    let mut press = Press { broker: &broker, stream, delay, told, appended: 0 };
+    let mut press = Press { broker: &broker, stream, sharding, delay, told, appended: 0 };
     let done = match (message, &arguments.file) {
         (Some(message), _) => press.repeat(&message, arguments.count).await,
         (None, Some(file)) if file.as_os_str() != "-" => {
@@ -86,6 +88,21 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     press.sum_up(&done);
     done
+}
+
+/// How the stream is made of several, if it is: as a handler of the manifest says, or as Redis remembers.
+async fn sharding(arguments: &Arguments, broker: &Broker) -> Result<Option<Sharding>, Failure> {
+    if arguments.source.redis.is_none() {
+        let handlers = arguments.source.manifest.load()?.handlers;
+        let ordered = handlers
+            .into_iter()
+            .find(|handler| *handler.stream == *arguments.stream && handler.order.is_some());
+        if let Some(handler) = ordered {
+            broker.agree(&handler).await?;
+            return Ok(handler.sharding());
+        }
+    }
+    Ok(broker.sharding(&arguments.stream).await?)
 }
 
 /// The message that the command line itself holds, if it does.
@@ -129,6 +146,7 @@ enum Told {
 struct Press<'a> {
     broker: &'a Broker,
     stream: &'a str,
+    sharding: Option<Sharding>,
     delay: Option<Duration>,
     told: Told,
     appended: u64,
@@ -177,7 +195,10 @@ impl Press<'_> {
         let lines = match self.delay {
             Some(delay) => self.delayed(batch, delay).await?,
             None => {
-                let ids = self.broker.publish(self.stream, batch).await?;
+                let ids = match &self.sharding {
+                    Some(sharding) => self.broker.publish_sharded(sharding, batch).await?,
+                    None => self.broker.publish(self.stream, batch).await?,
+                };
                 ids.iter().map(|id| format!("{id}\n")).collect::<String>()
             }
         };
@@ -199,7 +220,10 @@ impl Press<'_> {
             );
             return Err(Failure::Wrong(problem));
         }
-        let due = self.broker.publish_later(self.stream, batch, delay).await?;
+        let due = match &self.sharding {
+            Some(sharding) => self.broker.publish_sharded_later(sharding, batch, delay).await?,
+            None => self.broker.publish_later(self.stream, batch, delay).await?,
+        };
         let line = |at: &u64| {
             let at = SystemTime::UNIX_EPOCH + Duration::from_millis(*at);
             format!("{}\n", humantime::format_rfc3339_millis(at))

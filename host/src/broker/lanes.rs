@@ -1,0 +1,296 @@
+//! Whose turn it is: messages of one key follow each other, those of different keys do not wait.
+//!
+//! A lane is a key's line of ids, as short as it is long ago that one failed. Only its
+//! head is handed out; the next becomes the head once Redis has confirmed that the
+//! head is settled. Nothing here knows Redis, and no bodies are kept.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::message::MessageId;
+
+/// What messages of one lane have in common: the value of the handler's `order-by` field, empty without it.
+pub(super) type Key = Arc<[u8]>;
+
+/// Where the head of a lane is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It may be handed out.
+    Ready,
+    /// It was handed out and is not settled.
+    InHand,
+    /// It waits for its next attempt.
+    Waiting,
+}
+
+/// What a settlement means for those behind the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// It is done with: the next one's turn has come.
+    Next,
+    /// It is tried again, and they wait for that.
+    Again,
+}
+
+/// The lanes of one stream.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    lines: Mutex<Lines>,
+    moved: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    lanes: HashMap<Key, Lane>,
+    /// The lane of each head.
+    heads: HashMap<MessageId, Key>,
+    ready: BTreeSet<MessageId>,
+    /// Heads that wait for their next attempt.
+    waiting: usize,
+    /// Ids that are not heads.
+    behind: usize,
+}
+
+#[derive(Debug)]
+struct Lane {
+    /// Where its head is.
+    stage: Stage,
+    behind: BTreeSet<MessageId>,
+}
+
+impl Lanes {
+    /// Puts a message at its place in its lane; as the head, it is at this stage. One that is known stays as it is.
+    pub(super) fn admit(&self, id: MessageId, key: Key, stage: Stage) {
+        let mut lines = self.lock();
+        if lines.heads.contains_key(&id) {
+            return;
+        }
+        let added = lines.lanes.get_mut(&key).map(|lane| lane.behind.insert(id));
+        match added {
+            Some(added) => lines.behind += usize::from(added),
+            None => lines.lead(id, key, stage, BTreeSet::new()),
+        }
+    }
+
+    /// Hands out heads that are ready, the oldest first.
+    pub(super) fn take(&self, most: usize) -> Vec<MessageId> {
+        let mut lines = self.lock();
+        let taken: Vec<_> = std::iter::from_fn(|| lines.ready.pop_first()).take(most).collect();
+        for id in &taken {
+            lines.move_to(id, Stage::InHand);
+        }
+        taken
+    }
+
+    /// Takes in that messages are settled, in one step with `let_go`, which takes them out of hand.
+    pub(super) fn settled(
+        &self,
+        settled: impl IntoIterator<Item = (MessageId, After)>,
+        let_go: impl FnOnce(),
+    ) {
+        let mut lines = self.lock();
+        let_go();
+        for (id, after) in settled {
+            match after {
+                After::Next => lines.pass(&id),
+                After::Again => lines.move_to(&id, Stage::Waiting),
+            }
+        }
+        self.moved.notify_one();
+    }
+
+    /// Takes in that heads have waited long enough. Others of these ids are left as they are.
+    pub(super) fn due(&self, ids: impl IntoIterator<Item = MessageId>) {
+        let mut lines = self.lock();
+        for id in ids {
+            if lines.stage(&id) == Some(Stage::Waiting) {
+                lines.move_to(&id, Stage::Ready);
+            }
+        }
+    }
+
+    /// Has all heads that wait handed out now.
+    pub(super) fn hurry(&self) {
+        let mut lines = self.lock();
+        let waiting = |id: &&MessageId| lines.stage(id) == Some(Stage::Waiting);
+        let waiting: Vec<_> = lines.heads.keys().filter(waiting).copied().collect();
+        for id in waiting {
+            lines.move_to(&id, Stage::Ready);
+        }
+    }
+
+    /// Has heads handed out again that were, and that nobody has in hand any more.
+    pub(super) fn reconsider(&self, held: impl Fn(&MessageId) -> bool) {
+        let mut lines = self.lock();
+        let handed_out = |id: &&MessageId| lines.stage(id) == Some(Stage::InHand) && !held(id);
+        let lost: Vec<_> = lines.heads.keys().filter(handed_out).copied().collect();
+        for id in lost {
+            lines.move_to(&id, Stage::Ready);
+        }
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&self) {
+        *self.lock() = Lines::default();
+    }
+
+    /// Waits until something was settled since this was last waited for.
+    pub(super) async fn moved(&self) {
+        self.moved.notified().await;
+    }
+
+    /// How many heads wait for their next attempt.
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().waiting
+    }
+
+    /// How many messages wait for one before them.
+    pub(super) fn behind(&self) -> usize {
+        self.lock().behind
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lines {
+    fn lead(&mut self, head: MessageId, key: Key, stage: Stage, behind: BTreeSet<MessageId>) {
+        self.heads.insert(head, key.clone());
+        // It enters as if it were in hand, which no index knows of.
+        self.lanes.insert(key, Lane { stage: Stage::InHand, behind });
+        self.move_to(&head, stage);
+    }
+
+    fn stage(&self, head: &MessageId) -> Option<Stage> {
+        let key = self.heads.get(head)?;
+        self.lanes.get(key).map(|lane| lane.stage)
+    }
+
+    fn move_to(&mut self, head: &MessageId, stage: Stage) {
+        let Some(lane) = self.heads.get(head).and_then(|key| self.lanes.get_mut(key)) else {
+            return;
+        };
+        let before = std::mem::replace(&mut lane.stage, stage);
+        self.waiting -= usize::from(before == Stage::Waiting);
+        self.waiting += usize::from(stage == Stage::Waiting);
+        if stage == Stage::Ready {
+            self.ready.insert(*head);
+        } else {
+            self.ready.remove(head);
+        }
+    }
+
+    /// Lets the next one of its lane be the head.
+    fn pass(&mut self, head: &MessageId) {
+        self.move_to(head, Stage::InHand);
+        let Some(key) = self.heads.remove(head) else { return };
+        let Some(mut lane) = self.lanes.remove(&key) else { return };
+        if let Some(next) = lane.behind.pop_first() {
+            self.behind -= 1;
+            self.lead(next, key, Stage::Ready, lane.behind);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn id(number: u64) -> MessageId {
+        MessageId { millis: number, sequence: 0 }
+    }
+
+    fn key(name: &str) -> Key {
+        name.as_bytes().into()
+    }
+
+    fn settled<const N: usize>(lanes: &Lanes, settled: [(MessageId, After); N]) {
+        lanes.settled(settled, || {});
+    }
+
+    fn lanes(messages: &[(u64, &str)]) -> Lanes {
+        let lanes = Lanes::default();
+        for (number, name) in messages {
+            lanes.admit(id(*number), key(name), Stage::Ready);
+        }
+        lanes
+    }
+
+    #[test]
+    fn the_heads_of_different_keys_go_at_once_and_each_next_one_when_its_head_is_done() {
+        let lanes = lanes(&[(1, "a"), (2, "a"), (3, "b"), (4, "a")]);
+        assert_eq!(lanes.take(9), [id(1), id(3)]);
+        assert_eq!(lanes.take(9), []);
+        settled(&lanes, [(id(1), After::Next)]);
+        assert_eq!(lanes.take(9), [id(2)]);
+        assert_eq!(lanes.behind(), 1);
+        settled(&lanes, [(id(3), After::Next), (id(2), After::Next)]);
+        assert_eq!(lanes.take(9), [id(4)]);
+    }
+
+    #[test]
+    fn a_head_that_is_tried_again_holds_back_its_own_key_alone() {
+        let lanes = lanes(&[(1, "a"), (2, "a"), (3, "b"), (4, "b")]);
+        lanes.take(9);
+        settled(&lanes, [(id(1), After::Again), (id(3), After::Next)]);
+        assert_eq!((lanes.take(9), lanes.waiting()), (vec![id(4)], 1));
+        lanes.due([id(1), id(2), id(77)]);
+        assert_eq!((lanes.take(9), lanes.waiting()), (vec![id(1)], 0));
+        settled(&lanes, [(id(1), After::Next)]);
+        assert_eq!(lanes.take(9), [id(2)]);
+    }
+
+    #[test]
+    fn what_is_known_is_not_admitted_twice() {
+        let lanes = lanes(&[(1, "a"), (2, "a")]);
+        lanes.take(1);
+        lanes.admit(id(1), key("a"), Stage::Ready);
+        lanes.admit(id(2), key("a"), Stage::Ready);
+        assert_eq!((lanes.take(9), lanes.behind()), (vec![], 1));
+    }
+
+    #[test]
+    fn what_nobody_has_in_hand_any_more_is_handed_out_again() {
+        let lanes = lanes(&[(1, "a"), (2, "b"), (3, "c")]);
+        lanes.take(2);
+        lanes.reconsider(|held| *held == id(1));
+        assert_eq!(lanes.take(9), [id(2), id(3)]);
+    }
+
+    proptest! {
+        /// Whatever is settled when, each key's messages are handed out in their order,
+        /// one at a time, and all of them in the end.
+        #[test]
+        fn each_key_is_in_order(steps in proptest::collection::vec((0u8..4, 0u8..3), 1..80)) {
+            let lanes = Lanes::default();
+            for (number, (key, _)) in steps.iter().enumerate() {
+                lanes.admit(id(number as u64), Arc::from([*key]), Stage::Ready);
+            }
+            let key_of = |id: &MessageId| steps[id.millis as usize].0;
+            let mut handed: HashMap<u8, Vec<MessageId>> = HashMap::new();
+            let mut failed: BTreeSet<MessageId> = BTreeSet::new();
+            loop {
+                let now = lanes.take(2);
+                if now.is_empty() && lanes.waiting() == 0 {
+                    break;
+                }
+                for id in now {
+                    let again = steps[id.millis as usize].1 == 0 && failed.insert(id);
+                    if !again {
+                        handed.entry(key_of(&id)).or_default().push(id);
+                    }
+                    settled(&lanes, [(id, if again { After::Again } else { After::Next })]);
+                }
+                lanes.due(failed.iter().copied());
+            }
+            prop_assert_eq!(handed.values().map(Vec::len).sum::<usize>(), steps.len());
+            for ids in handed.values() {
+                prop_assert!(ids.is_sorted());
+            }
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! Reading a stream that this host owns: messages of one key one at a time and in order, others beside them.
+//!
+//! Everything that is pending in the group is this host's: it takes that over when its
+//! tenure begins, and then reads on. An entry whose turn has not come stays pending, and
+//! only its id is kept; whoever owns the stream next finds all of them again. New entries
+//! are waited for by a plain `XREAD`, which takes nothing, and read by a script that
+//! compares the lease; whose turn it is, `lanes` says.
+
+mod kept;
+mod pending;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::Value;
+use redis::aio::MultiplexedConnection;
+use tokio::time::{Instant, timeout};
+
+use super::claim::Claims;
+use super::connect::{Backoff, Connector, Replies};
+use super::feed::ReadError;
+use super::lanes::{Lanes, Stage};
+use super::post::Post;
+use super::rate::Meter;
+use super::reply;
+use super::scripts::Lua;
+use super::settle::Settler;
+use super::tenure::Tenure;
+use super::trouble::Trouble;
+use crate::figures::add;
+use crate::message::{Attempt, Delivery, Message, MessageId};
+use crate::shutdown::Stop;
+use kept::{KEPT_BYTES, Kept};
+
+/// New entries are waited for this long at most; then the group is asked for them all the same.
+const BLOCK: Duration = Duration::from_secs(2);
+
+/// A reply may come this much later before the connection counts as dead.
+const WATCHDOG: Duration = Duration::from_secs(3);
+
+/// How often is looked for what nobody tells of.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Entries read at once at least: most are of other keys than their neighbours, or their turn comes soon.
+const READ_AT_LEAST: usize = 100;
+
+/// Entries read at once at most.
+const READ_AT_MOST: usize = 1000;
+
+/// With this many that wait for another attempt, or for one before them, nothing new is read.
+const WAITING_MAX: usize = 250_000;
+
+type Ringing = Pin<Box<dyn Future<Output = Result<Rang, ReadError>> + Send>>;
+
+/// Whether a wait for new entries saw one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rang {
+    SawOne,
+    TimedOut,
+}
+
+/// The reading side of a stream that this host owns.
+pub struct Ordered {
+    post: Arc<Post>,
+    lanes: Arc<Lanes>,
+    connector: Arc<Connector>,
+    claims: Claims,
+    /// Where the handler has a rate.
+    meter: Option<Meter>,
+    tenure: Arc<Tenure>,
+    stop: Stop,
+    standing: Standing,
+    news: News,
+    kept: Kept,
+    backoff: Backoff,
+    swept: Instant,
+    reader: Option<MultiplexedConnection>,
+    bell: Option<Ringing>,
+    /// The last entry that was seen: where the next wait begins.
+    last: MessageId,
+}
+
+/// How this host stands to what is pending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// All of it is known.
+    Known,
+    /// There may be some that it does not know of.
+    Unknown,
+    /// The group was lost, and with it everything that was pending.
+    Lost,
+}
+
+/// Whether there may be new entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum News {
+    Some(Rang),
+    None,
+}
+
+impl Ordered {
+    pub(super) fn new(
+        post: Arc<Post>,
+        lanes: Arc<Lanes>,
+        connector: Arc<Connector>,
+        tenure: Arc<Tenure>,
+        (settler, stop): (Settler, Stop),
+    ) -> Self {
+        Self {
+            claims: Claims::new(post.clone(), settler),
+            meter: Meter::of(&post, &stop),
+            post,
+            lanes,
+            connector,
+            tenure,
+            stop,
+            standing: Standing::Unknown,
+            news: News::Some(Rang::TimedOut),
+            kept: Kept::default(),
+            backoff: Backoff::default(),
+            swept: Instant::now(),
+            reader: None,
+            bell: None,
+            last: MessageId { millis: 0, sequence: 0 },
+        }
+    }
+
+    /// The next deliveries: as many as it is the turn of, and `slots` at most, but for those
+    /// that `match` does not ask for, which wait for nobody.
+    ///
+    /// Returns empty-handed now and then, also after trouble, which is logged and waited out
+    /// here; once the tenure is over, it waits for the stop.
+    pub async fn next(&mut self, slots: usize) -> Vec<Delivery> {
+        if !self.tenure.holds() {
+            self.stop.cancelled().await;
+            return Vec::new();
+        }
+        if self.post.valve.is_shut() {
+            self.rest().await;
+            return Vec::new();
+        }
+        match self.step(slots).await {
+            Ok(deliveries) => {
+                if !self.backoff.is_fresh() {
+                    tracing::info!(handler = %self.post.handler.name, stream = %self.post.handler.stream, "reading again");
+                    self.backoff.reset();
+                }
+                deliveries
+            }
+            Err(error) => {
+                self.cope(error).await;
+                Vec::new()
+            }
+        }
+    }
+
+    /// Waits while the handler is held; looks up now and then, as the tenure may be over.
+    async fn rest(&mut self) {
+        tokio::select! {
+            () = self.post.valve.open() => {}
+            () = self.stop.cancelled() => {}
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+
+    async fn step(&mut self, slots: usize) -> Result<Vec<Delivery>, ReadError> {
+        self.look_around().await?;
+        if self.standing != Standing::Known || self.post.valve.is_shut() {
+            return Ok(Vec::new());
+        }
+        let allowed = match &mut self.meter {
+            Some(meter) => meter.tokens(slots).await?,
+            None => slots,
+        };
+        if allowed == 0 {
+            return Ok(Vec::new());
+        }
+        let found = self.find(allowed).await?;
+        if let Some(meter) = &mut self.meter {
+            meter.unused += allowed.saturating_sub(found.len());
+            if found.is_empty() {
+                meter.give_back().await?;
+            }
+        }
+        if found.is_empty() {
+            self.wait().await?;
+        }
+        self.post.without_repeats(found).await
+    }
+
+    /// Those whose turn it is, and new ones that wait for nobody.
+    async fn find(&mut self, slots: usize) -> Result<Vec<Delivery>, ReadError> {
+        let mut found = self.hand_out(slots).await?;
+        // Also beside others, so that one key with much to do does not keep new ones out.
+        if let News::Some(rang) = self.news
+            && found.len() < slots
+            && self.has_room()
+        {
+            found.extend(self.read(slots, rang).await?);
+            found.extend(self.hand_out(slots.saturating_sub(found.len())).await?);
+        }
+        Ok(found)
+    }
+
+    /// Learns of everything that has come about: what was lost, what is due, what nobody has in hand.
+    async fn look_around(&mut self) -> Result<(), ReadError> {
+        if self.swept.elapsed() >= EVERY {
+            self.swept = Instant::now();
+            self.count_waiting().await?;
+            self.post.wake.after(Duration::ZERO);
+        }
+        if self.post.held.take_forgotten() {
+            self.standing = self.standing.max(Standing::Unknown);
+        }
+        match self.standing {
+            Standing::Known => {}
+            Standing::Unknown => self.inherit().await?,
+            Standing::Lost => self.begin_again().await?,
+        }
+        if self.post.wake.take_due() {
+            self.due().await?;
+        }
+        Ok(())
+    }
+
+    /// Hands out the messages whose turn it is.
+    async fn hand_out(&mut self, slots: usize) -> Result<Vec<Delivery>, ReadError> {
+        let ids = self.lanes.take(slots);
+        let mut found = Vec::with_capacity(ids.len());
+        let mut absent = Vec::new();
+        for id in ids {
+            match self.kept.take(&id) {
+                Some(message) => found.push(self.first(message)),
+                None => absent.push(id),
+            }
+        }
+        if !absent.is_empty() {
+            found.extend(self.fetch(&absent).await?);
+        }
+        Ok(found)
+    }
+
+    /// A first attempt at a message.
+    fn first(&self, message: Message) -> Delivery {
+        let receipt = self.post.held.issue(message.id, Attempt::FIRST);
+        Delivery { attempt: Attempt::FIRST, receipt, message }
+    }
+
+    fn has_room(&self) -> bool {
+        self.lanes.behind() + self.lanes.waiting() < WAITING_MAX
+    }
+
+    /// Reads new entries and puts them at their places. What is not asked for needs none, and is given.
+    async fn read(&mut self, slots: usize, rang: Rang) -> Result<Vec<Delivery>, ReadError> {
+        let affordable = KEPT_BYTES / self.kept.mean.max(1);
+        let count = slots.clamp(READ_AT_LEAST, READ_AT_MOST).min(affordable).max(1);
+        let mut reading = Lua::Read.call(&[&self.post.keys.stream, &self.post.keys.lease]);
+        reading.arg(&*self.post.handler.group).arg(&self.post.consumer).arg(count);
+        let answer = self.post.link.query(&reading).await;
+        // Entries of an answer that is lost are pending all the same.
+        let Some(listed) = self.unless_over(answer?) else { return Ok(Vec::new()) };
+        let entries = reply::read_group(listed)?;
+        if entries.len() < count {
+            self.news = News::None;
+        }
+        if entries.is_empty() && rang == Rang::SawOne {
+            self.last = self.delivered().await?.max(self.last);
+        }
+        let mut unasked = Vec::new();
+        for entry in entries {
+            self.last = self.last.max(entry.id);
+            let Ok(message) = entry.into_message(&self.post.handler.stream) else {
+                // Without a body it is pending all the same, and is found there.
+                self.standing = Standing::Unknown;
+                continue;
+            };
+            if self.post.handler.filter.accepts(&message) {
+                self.admit(message);
+            } else {
+                unasked.push(self.first(message));
+            }
+        }
+        Ok(unasked)
+    }
+
+    fn admit(&mut self, message: Message) {
+        let field = self.post.handler.order.as_ref().map(|order| &*order.field);
+        let key = field.and_then(|field| message.first(field)).unwrap_or_default();
+        self.lanes.admit(message.id, key.into(), Stage::Ready);
+        self.kept.put(message);
+    }
+
+    /// Waits until there is something to do: a settlement, a new entry, a retry that is due, a stop.
+    async fn wait(&mut self) -> Result<(), ReadError> {
+        if self.bell.is_none() && self.news == News::None {
+            self.bell = Some(self.listen().await?);
+        }
+        let Self { bell, stop, lanes, post, .. } = self;
+        let ringing = async {
+            match bell {
+                Some(bell) => bell.await,
+                None => std::future::pending().await,
+            }
+        };
+        let rang = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = lanes.moved() => return Ok(()),
+            () = post.wake.due() => return Ok(()),
+            () = post.valve.shut() => return Ok(()),
+            rang = ringing => rang,
+            () = tokio::time::sleep(EVERY) => return Ok(()),
+        };
+        self.bell = None;
+        self.news = News::Some(rang?);
+        Ok(())
+    }
+
+    /// Begins to wait for an entry behind the last that was seen (`XREAD BLOCK`); takes nothing.
+    async fn listen(&mut self) -> Result<Ringing, ReadError> {
+        let mut connection = match &self.reader {
+            Some(reader) => reader.clone(),
+            None => self.reader.insert(self.connector.open(Replies::Whenever).await?).clone(),
+        };
+        let mut listening = redis::cmd("XREAD");
+        listening.arg("COUNT").arg(1).arg("BLOCK").arg(BLOCK.as_millis() as u64);
+        listening.arg("STREAMS").arg(&self.post.keys.stream).arg(self.last.to_string());
+        let limit = BLOCK + WATCHDOG;
+        Ok(Box::pin(async move {
+            let answer = timeout(limit, listening.query_async::<Value>(&mut connection)).await;
+            match answer.map_err(|_| ReadError::Silent(limit))?? {
+                Value::Nil => Ok(Rang::TimedOut),
+                _ => Ok(Rang::SawOne),
+            }
+        }))
+    }
+
+    /// The answer of a script that compares the lease; none once the tenure is over.
+    fn unless_over(&self, answer: Value) -> Option<Value> {
+        if answer == Value::Int(0) {
+            self.tenure.end();
+            return None;
+        }
+        Some(answer)
+    }
+
+    /// Does what an error calls for, then waits a little longer than the last time.
+    async fn cope(&mut self, error: ReadError) {
+        let trouble = error.trouble();
+        self.post.figures.trouble(trouble.as_str());
+        let (handler, stream) = (&self.post.handler.name, &self.post.handler.stream);
+        if trouble == Trouble::GroupGone {
+            tracing::warn!(%handler, %stream, group = %self.post.handler.group, %error,
+                "the group is gone; creating it again");
+            add(&self.post.figures.healed, 1);
+            self.standing = Standing::Lost;
+        } else {
+            if self.backoff.is_fresh() {
+                tracing::warn!(%handler, %stream, %error, "cannot read; trying again");
+            }
+            self.standing = self.standing.max(Standing::Unknown);
+        }
+        if trouble.ends_connection() && self.reader.take().is_some() {
+            self.bell = None;
+            add(&self.post.figures.reconnects, 1);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(self.backoff.next()) => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What is pending on a stream that this host owns: taken over, found to be due, fetched when its turn comes.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use super::{Kept, News, Ordered, Rang, Standing};
+use crate::broker::feed::ReadError;
+use crate::broker::keys::WAITING;
+use crate::broker::lanes::{After, Stage};
+use crate::broker::reply::{self, number, server_millis};
+use crate::broker::returns::parse_id;
+use crate::broker::scripts::Lua;
+use crate::figures::add;
+use crate::message::{Attempt, Delivery, MessageId};
+
+/// Entries looked at in one step of taking over, and retries in one look at what is due.
+const PAGE: usize = 200;
+
+impl Ordered {
+    /// Takes over what is pending in the group, whoever holds it, and puts it at its place, the oldest first.
+    pub(super) async fn inherit(&mut self) -> Result<(), ReadError> {
+        self.post.look_whether_paused().await?;
+        self.lanes.reconsider(|id| self.post.held.contains(id));
+        let field = self.post.handler.order.as_ref().map_or("", |order| &*order.field);
+        let mut from = "-".to_owned();
+        let mut found = 0;
+        loop {
+            let keys = &self.post.keys;
+            let mut inheriting = Lua::Inherit.call(&[&keys.stream, &keys.waiting, &keys.lease]);
+            inheriting.arg(&*self.post.handler.group).arg(&self.post.consumer).arg(WAITING);
+            let answer = self.post.link.query(inheriting.arg(from).arg(PAGE).arg(field)).await?;
+            let Some(rows) = self.unless_over(answer) else { return Ok(()) };
+            let mut rows = reply::array("inherit.lua", rows)?.into_iter();
+            let mut last = None;
+            while let (Some(id), Some(state), Some(key)) = (rows.next(), rows.next(), rows.next()) {
+                let id = reply::id("inherit.lua", &id)?;
+                let state = reply::bytes("inherit.lua", state)?;
+                let key = reply::bytes("inherit.lua", key)?;
+                last = Some(id);
+                found += 1;
+                match &*state {
+                    b"trimmed" => self.claims.bury(id),
+                    _ if self.post.held.contains(&id) => {}
+                    b"waiting" => self.lanes.admit(id, key.into(), Stage::Waiting),
+                    _ => self.lanes.admit(id, key.into(), Stage::Ready),
+                }
+            }
+            let Some(last) = last else { break };
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
+            from = format!("({last}");
+        }
+        tracing::debug!(handler = %self.post.handler.name, stream = %self.post.handler.stream, pending = found,
+            "knows what is pending");
+        self.succeed_others().await?;
+        self.post.wake.after(Duration::ZERO);
+        self.standing = Standing::Known;
+        self.news = News::Some(Rang::TimedOut);
+        Ok(())
+    }
+
+    /// Shows this host among the group's consumers, and removes those of former owners, which hold nothing any more.
+    async fn succeed_others(&mut self) -> Result<(), ReadError> {
+        let (stream, group) = (&self.post.keys.stream, &*self.post.handler.group);
+        let mut asking = redis::cmd("XINFO");
+        asking.arg("CONSUMERS").arg(stream).arg(group);
+        let rows = reply::rows("XINFO CONSUMERS", self.post.link.query(&asking).await?)?;
+        let names = rows.iter().filter_map(|row| row.text("name"));
+        let others = names.filter(|name| **name != *self.post.consumer.now() && name != WAITING);
+        let mut succeeding = redis::pipe();
+        // Before 7.2, one that has read nothing is not shown. Where this is refused, it is only not seen.
+        let creating = succeeding.cmd("XGROUP").arg("CREATECONSUMER");
+        creating.arg(stream).arg(group).arg(&self.post.consumer);
+        for name in others {
+            let mut retiring = Lua::Retire.call(&[stream]);
+            retiring.arg(group).arg(name).arg(0);
+            succeeding.add_command(retiring);
+        }
+        self.post.link.pipeline(succeeding.ignore_errors()).await?;
+        Ok(())
+    }
+
+    /// Creates the group once more, when nothing of the old one is in hand.
+    pub(super) async fn begin_again(&mut self) -> Result<(), ReadError> {
+        if !self.post.held.is_empty() {
+            return self.wait().await;
+        }
+        self.lanes.clear();
+        self.kept = Kept::default();
+        self.last = MessageId { millis: 0, sequence: 0 };
+        // Nothing waits in a group that is new, whatever did in the old one.
+        self.post.link.query(redis::cmd("DEL").arg(&self.post.keys.waiting)).await?;
+        self.post.create_group(self.post.handler.after_loss).await?;
+        self.standing = Standing::Unknown;
+        Ok(())
+    }
+
+    /// Lets nothing wait if Redis knows of fewer that do than it should: the sorted set was deleted or evicted.
+    pub(super) async fn count_waiting(&mut self) -> Result<(), ReadError> {
+        let waiting = self.lanes.waiting() as i64;
+        if waiting == 0 {
+            return Ok(());
+        }
+        let counted =
+            self.post.link.query(redis::cmd("ZCARD").arg(&self.post.keys.waiting)).await?;
+        if reply::integer("ZCARD", &counted)? < waiting {
+            tracing::warn!(handler = %self.post.handler.name, key = self.post.keys.waiting, waiting,
+                "retries wait without a time, as if this key had been deleted; they are tried now");
+            self.lanes.hurry();
+        }
+        Ok(())
+    }
+
+    /// Learns which retries' time has come by the server's clock.
+    pub(super) async fn due(&mut self) -> Result<(), ReadError> {
+        for page in 0.. {
+            let mut asking = redis::pipe();
+            asking.cmd("TIME").cmd("ZRANGE").arg(&self.post.keys.waiting);
+            asking.arg(page * PAGE).arg((page + 1) * PAGE - 1).arg("WITHSCORES");
+            let mut answers = self.post.link.pipeline(asking.ignore_errors()).await?.into_iter();
+            let mut answer = || answers.next().unwrap_or(Ok(Value::Nil));
+            let now = server_millis(answer()?)?;
+            let waiting = reply::fields("ZRANGE", answer()?)?;
+            let count = waiting.len();
+            let later = waiting.iter().map(|entry| number(&entry.value)).find(|at| *at > now);
+            let due = waiting.iter().take_while(|entry| number(&entry.value) <= now);
+            self.lanes.due(due.filter_map(|entry| parse_id(&entry.name)));
+            if let Some(at) = later {
+                self.post.wake.after(Duration::from_millis(at - now));
+            }
+            if later.is_some() || count < PAGE {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches messages that are pending, and lets those pass that are not any more.
+    pub(super) async fn fetch(&mut self, ids: &[MessageId]) -> Result<Vec<Delivery>, ReadError> {
+        let keys = &self.post.keys;
+        let names = [&*keys.stream, &*keys.failures, &*keys.waiting, &*keys.lease];
+        let mut fetching = Lua::Fetch.call(&names);
+        fetching.arg(&*self.post.handler.group).arg(&self.post.consumer).arg(WAITING);
+        for id in ids {
+            fetching.arg(id.to_string());
+        }
+        let answer = self.post.link.query(&fetching).await?;
+        let Some(lists) = self.unless_over(answer) else { return Ok(Vec::new()) };
+        let mut lists = reply::array("fetch.lua", lists)?.into_iter();
+        let mut list = || reply::array("fetch.lua", lists.next().unwrap_or_default());
+        let found = list()?
+            .into_iter()
+            .map(|entry| self.claims.redelivery(reply::array("fetch.lua", entry)?));
+        let found = found.collect::<Result<Vec<_>, _>>()?;
+        for id in list()? {
+            self.claims.bury(reply::id("fetch.lua", &id)?);
+        }
+        let again = found.iter().filter(|delivery| delivery.attempt > Attempt::FIRST).count();
+        add(&self.post.figures.redelivered, again);
+        let gone = ids.iter().filter(|id| !found.iter().any(|found| found.message.id == **id));
+        self.lanes.settled(gone.map(|id| (*id, After::Next)), || {});
+        Ok(found)
+    }
+
+    /// How far the group has read.
+    pub(super) async fn delivered(&mut self) -> Result<MessageId, ReadError> {
+        let mut asking = redis::cmd("XINFO");
+        let answer = self.post.link.query(asking.arg("GROUPS").arg(&self.post.keys.stream)).await?;
+        let rows = reply::rows("XINFO GROUPS", answer)?;
+        let ours =
+            rows.iter().find(|row| row.text("name").as_deref() == Some(&self.post.handler.group));
+        let last = ours.and_then(|row| row.text("last-delivered-id")?.parse().ok());
+        Ok(last.unwrap_or(self.last))
+    }
+}

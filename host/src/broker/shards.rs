@@ -1,0 +1,440 @@
+//! Owning a share of an ordered stream: which shards are this host's, from when, and until when.
+//!
+//! The hosts of a handler show themselves as members of a sorted set, and each works out
+//! from it what is whose (`share`). A shard is taken by a lease, and given up when it is
+//! someone else's turn, after what is in hand is finished. What is done with a shard for
+//! as long as it is owned is the caller's.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Pipeline, RedisResult, Value};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use super::connect::Connector;
+use super::delay::Delays;
+use super::durability::Witness;
+use super::janitor::Janitor;
+use super::keys::Keys;
+use super::lanes::Lanes;
+use super::link::Link;
+use super::ordered::Ordered;
+use super::post::Post;
+use super::presence::{Name, Presence, Teller};
+use super::scripts::Lua;
+use super::settle;
+use super::share::owners;
+use super::source::Source;
+use super::tenure::{LASTS, Tenure};
+use super::wake::Wake;
+use super::{Broker, BrokerError, Closing, Subscription, lease, reply};
+use crate::figures::Figures;
+use crate::manifest::Handler;
+use crate::shutdown::Stop;
+
+/// How often leases are renewed, and is looked for who else is alive.
+const BEAT: Duration = Duration::from_secs(2);
+
+/// An answer is waited for this long: a lease that cannot be renewed now is tried again soon.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A host that does not show itself for this long counts as dead: as long as its leases last.
+const LIFETIME: Duration = LASTS;
+
+/// Whether this host goes on, or only finishes what it has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    Staying,
+    Leaving,
+}
+
+/// A stream that is this host's for a while.
+pub struct Owned {
+    /// The handler on that stream.
+    pub handler: Handler,
+    /// Its two ends.
+    pub subscription: Subscription,
+    /// When to stop reading, and give the stream up once everything is settled.
+    pub stop: Stop,
+}
+
+/// The shards of a handler's ordered stream, as far as they are this host's.
+pub struct Shards {
+    link: Link,
+    connector: Arc<Connector>,
+    plugin: Arc<str>,
+    figures: Arc<Figures>,
+    delays: Arc<Delays>,
+    stop: Stop,
+    presence: Arc<Presence>,
+    /// The name that this host is a member by; no other live host has it.
+    name: String,
+    /// The keys of the stream as the manifest names it: where the members are.
+    keys: Keys,
+    shards: Vec<Shard>,
+    /// Those that this process has owned before.
+    known: HashSet<usize>,
+    owned: HashMap<usize, Share>,
+    /// Who was alive when this was last looked for.
+    members: Vec<String>,
+    /// Whether each should be this host's.
+    due: Vec<bool>,
+    /// Messages seen on the stream itself, where it is made of shards and nobody reads it.
+    astray: i64,
+    /// Whether a person was told that leases cannot be renewed: once for each time.
+    complained: bool,
+}
+
+/// One of the streams.
+struct Shard {
+    handler: Handler,
+    keys: Keys,
+}
+
+/// One that is owned.
+struct Share {
+    tenure: Arc<Tenure>,
+    stop: Stop,
+    task: Id,
+}
+
+impl Broker {
+    /// Makes this host a member of those that share a handler's ordered stream, creating what is missing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Broker::subscribe`], and when the stream is made of another number of shards.
+    pub async fn share(
+        &self,
+        handler: &Handler,
+        plugin: Arc<str>,
+        figures: Arc<Figures>,
+        stop: Stop,
+    ) -> Result<Shards, BrokerError> {
+        self.agree(handler).await?;
+        let place = format!("put handler `{}` on stream `{}`", handler.name, handler.stream);
+        let keys = Keys::new(&handler.stream, &handler.group);
+        let claiming = async || {
+            let sign = Teller { plugin: plugin.clone(), figures: figures.clone() };
+            let name = (handler.group.clone(), &*self.name);
+            Presence::claim(self.link.clone(), &keys, name, sign).await
+        };
+        let presence = self.patiently(&place, &stop, claiming).await?;
+        let on_each = handler.on_each_stream().into_iter();
+        let shards = on_each
+            .map(|handler| Shard { keys: Keys::new(&handler.stream, &handler.group), handler })
+            .collect();
+        let shards = Shards {
+            link: self.link.clone(),
+            connector: self.connector.clone(),
+            plugin,
+            figures,
+            stop,
+            name: presence.name().now().to_string(),
+            presence: Arc::new(presence),
+            delays: self.delays.clone(),
+            keys,
+            shards,
+            known: HashSet::new(),
+            owned: HashMap::new(),
+            members: Vec::new(),
+            due: Vec::new(),
+            astray: 0,
+            complained: false,
+        };
+        for shard in &shards.shards {
+            let post = Arc::new(shards.post(shard, "", Arc::default()));
+            let unfit = |source| BrokerError::Durability { handler: handler.name.clone(), source };
+            Witness::called_for(&post, &self.connector).await.map_err(unfit)?;
+            let creating = async || post.create_group(handler.start).await;
+            self.patiently(&place, &shards.stop, creating).await?;
+        }
+        Ok(shards)
+    }
+}
+
+impl Shards {
+    /// The name that this host is known by among those that share the stream.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Owns this host's share until a stop is requested, and everything that was owned is given up.
+    ///
+    /// `carry` is what is done with each stream while it is owned. It is dropped when
+    /// this host cannot be sure any more that it owns the stream.
+    pub async fn hold<C>(mut self, carry: impl Fn(Owned) -> C)
+    where
+        C: Future<Output = ()> + Send + 'static,
+    {
+        let mut chores = JoinSet::new();
+        chores.spawn(self.presence.clone().show());
+        let mut carried = JoinSet::new();
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut course = Course::Staying;
+        while course == Course::Staying || !carried.is_empty() {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled(), if course == Course::Staying => {
+                    course = Course::Leaving;
+                    self.leave().await;
+                }
+                Some(ended) = carried.join_next_with_id() => self.put_down(ended),
+                _ = beat.tick() => {
+                    for (index, name, asked) in self.beat(course).await {
+                        let tenure = Arc::new(Tenure::new(name, asked));
+                        let owned = self.open(index, &tenure);
+                        let stop = owned.stop.clone();
+                        let release = self.release(index, &tenure);
+                        let task = carried.spawn(bear(carry(owned), tenure.clone(), release)).id();
+                        self.known.insert(index);
+                        self.owned.insert(index, Share { tenure, stop, task });
+                    }
+                }
+            }
+        }
+        chores.shutdown().await;
+        let _ = timeout(PATIENCE, self.presence.leave()).await;
+    }
+
+    /// Renews what is owned, has what should be others' given up, and takes what should be
+    /// this host's: for each that it got, the name and the time of its tenure.
+    async fn beat(&mut self, course: Course) -> Vec<(usize, String, Instant)> {
+        let taken = match self.renew(course).await {
+            Ok(()) if course == Course::Staying => self.take().await,
+            Ok(()) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        };
+        match taken {
+            Ok(taken) => {
+                self.complained = false;
+                taken
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.complained, true) {
+                    tracing::warn!(handler = %self.handler(), %error,
+                        "cannot keep up which host owns what of the stream; trying again");
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    async fn renew(&mut self, course: Course) -> RedisResult<()> {
+        let asked = Instant::now();
+        let mut asking = Pipeline::new();
+        let mut showing = Lua::Members.call(&[&self.keys.members]);
+        showing.arg(&self.name).arg(LIFETIME.as_millis() as u64);
+        if course == Course::Staying {
+            asking.add_command(showing).cmd("XLEN").arg(&self.keys.stream);
+        }
+        let owned: Vec<_> =
+            self.owned.iter().map(|(index, share)| (*index, &share.tenure)).collect();
+        for (index, tenure) in &owned {
+            asking.add_command(self.lease(*index, &tenure.name));
+        }
+        if asking.is_empty() {
+            return Ok(());
+        }
+        let mut answers = self.ask(asking.ignore_errors()).await?.into_iter();
+        let (members, length) = match course {
+            Course::Staying => (answers.next(), answers.next()),
+            Course::Leaving => (None, None),
+        };
+        let mut refused = None;
+        for ((_, tenure), answer) in owned.into_iter().zip(answers) {
+            match answer {
+                Ok(Value::Int(0)) => tenure.end(),
+                Ok(_) => tenure.confirm(asked),
+                Err(error) => refused = Some(error),
+            }
+        }
+        if let Some(members) = members {
+            self.survey(members?);
+        }
+        if let Some(Ok(Value::Int(length))) = length {
+            self.look_for_strays(length);
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// Takes in who is alive: what should be another's is given up.
+    fn survey(&mut self, members: Value) {
+        let listed = reply::array("members.lua", members).unwrap_or_default().into_iter();
+        let members: Vec<_> =
+            listed.filter_map(|name| reply::text("members.lua", name).ok()).collect();
+        if members != self.members && !members.is_empty() {
+            let owners = owners(&self.keys.stream, self.shards.len(), &members);
+            let me = members.iter().position(|member| *member == self.name);
+            self.due = owners.into_iter().map(|owner| Some(owner) == me).collect();
+            self.members = members;
+        }
+        for (index, share) in &self.owned {
+            if !self.is_due(*index) {
+                share.stop.cancel();
+            }
+        }
+    }
+
+    /// Tells of messages on a stream that is made of shards and of which nobody reads the name itself.
+    fn look_for_strays(&mut self, length: i64) {
+        let sharded = self.shards.iter().any(|shard| shard.handler.shard.is_some());
+        if sharded && length > self.astray {
+            tracing::warn!(handler = %self.handler(), stream = self.keys.stream, messages = length,
+                "messages are on the stream itself, which nobody reads as it is made of shards; \
+                 add them again with `tidegate publish`, which picks the shard");
+        }
+        self.astray = length;
+    }
+
+    /// Whether a shard should be this host's.
+    fn is_due(&self, index: usize) -> bool {
+        self.due.get(index) == Some(&true)
+    }
+
+    async fn take(&self) -> RedisResult<Vec<(usize, String, Instant)>> {
+        let missing = |index: &usize| self.is_due(*index) && !self.owned.contains_key(index);
+        let missing: Vec<usize> = (0..self.shards.len()).filter(missing).collect();
+        if missing.is_empty() {
+            return Ok(Vec::new());
+        }
+        let asked = Instant::now();
+        let mut asking = Pipeline::new();
+        for index in &missing {
+            asking.add_command(self.lease(*index, ""));
+        }
+        let answers = self.ask(asking.ignore_errors()).await?;
+        let (mut taken, mut refused) = (Vec::new(), None);
+        for (index, answer) in missing.into_iter().zip(answers) {
+            match answer {
+                Ok(Value::BulkString(name)) => {
+                    taken.push((index, String::from_utf8_lossy(&name).into_owned(), asked));
+                }
+                Ok(_) => {}
+                Err(error) => refused = Some(error),
+            }
+        }
+        match refused {
+            Some(error) if taken.is_empty() => Err(error),
+            Some(_) | None => Ok(taken),
+        }
+    }
+
+    fn lease(&self, index: usize, kept: &str) -> redis::Cmd {
+        let keys = &self.shards[index].keys;
+        let mut asking = Lua::Lease.call(&[&keys.lease, &keys.generation]);
+        // One who has had the lease and lost it is no heir of its own.
+        let predecessor = if self.known.contains(&index) { "" } else { &self.name };
+        asking.arg(&self.name).arg(LASTS.as_millis() as u64).arg(kept).arg(predecessor);
+        asking
+    }
+
+    /// Puts someone to every job that an owned stream needs.
+    fn open(&self, index: usize, tenure: &Arc<Tenure>) -> Owned {
+        let shard = &self.shards[index];
+        let lanes = Arc::new(Lanes::default());
+        let post = Arc::new(self.post(shard, &tenure.name, lanes.clone()));
+        let stop = self.stop.child_token();
+        let witness = Witness::of(&post, &self.connector);
+        let (settler, writing) = settle::open(post.clone(), witness);
+        let mut chores = JoinSet::new();
+        chores.spawn(post.clone().watch_for_pauses());
+        chores.spawn(lease::keep(post.clone()));
+        chores.spawn(Janitor::new(post.clone()).work());
+        let closing = Closing::new(tokio::spawn(writing), chores, None);
+        let (connector, valve) = (self.connector.clone(), post.valve.clone());
+        let ends = (settler.clone(), stop.clone());
+        let ordered = Ordered::new(post, lanes, connector, tenure.clone(), ends);
+        tracing::info!(handler = %shard.handler.name, stream = %shard.handler.stream, tenure = tenure.name,
+            "owns the stream");
+        let subscription = Subscription {
+            source: Source::Owned(Box::new(ordered)),
+            settler,
+            valve,
+            consumer: tenure.name.clone(),
+            closing,
+            tenure: Some(tenure.clone()),
+        };
+        Owned { handler: shard.handler.clone(), subscription, stop }
+    }
+
+    fn post(&self, shard: &Shard, consumer: &str, lanes: Arc<Lanes>) -> Post {
+        Post {
+            link: self.link.clone(),
+            handler: shard.handler.clone(),
+            keys: shard.keys.clone(),
+            consumer: Name::fixed(consumer),
+            plugin: self.plugin.clone(),
+            held: Arc::default(),
+            figures: self.figures.clone(),
+            wake: Wake::default(),
+            valve: Arc::default(),
+            delays: self.delays.clone(),
+            lanes: Some(lanes),
+        }
+    }
+
+    /// Takes in that a shard is owned no more.
+    fn put_down(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let task = match ended {
+            Ok((task, ())) => task,
+            Err(error) => {
+                tracing::error!(handler = %self.handler(), %error, "a shard's task ended by itself");
+                error.id()
+            }
+        };
+        self.owned.retain(|_, share| share.task != task);
+    }
+
+    /// Releases a shard's lease, so that no one waits for it to run out, and removes its consumer.
+    fn release(&self, index: usize, tenure: &Tenure) -> impl Future<Output = ()> + use<> {
+        let Shard { keys, handler } = &self.shards[index];
+        let mut retiring = Lua::Retire.call(&[&keys.stream]);
+        retiring.arg(&*handler.group).arg(&tenure.name).arg(0);
+        let mut release = Lua::Yield.call(&[&keys.lease]);
+        release.arg(&tenure.name);
+        let mut releasing = redis::pipe();
+        releasing.add_command(retiring).add_command(release).ignore_errors();
+        let (link, handler) = (self.link.clone(), handler.clone());
+        async move {
+            tracing::info!(handler = %handler.name, stream = %handler.stream, "gives the stream up");
+            // A lease that cannot be released runs out.
+            let _ = timeout(PATIENCE, link.pipeline(&releasing)).await;
+        }
+    }
+
+    /// Leaves the members, so that others take over at once what this host gives up.
+    async fn leave(&self) {
+        let mut leaving = redis::cmd("ZREM");
+        leaving.arg(&self.keys.members).arg(&self.name);
+        let _ = timeout(PATIENCE, self.link.query(&leaving)).await;
+    }
+
+    async fn ask(&self, asking: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
+        let answers = timeout(PATIENCE, self.link.pipeline(asking)).await;
+        answers.unwrap_or_else(|late| Err(std::io::Error::from(late).into()))
+    }
+
+    fn handler(&self) -> &str {
+        &self.shards[0].handler.name
+    }
+}
+
+/// Carries an owned stream for as long as this host can be sure that it is, then releases it.
+async fn bear(
+    carrying: impl Future<Output = ()>,
+    tenure: Arc<Tenure>,
+    release: impl Future<Output = ()>,
+) {
+    tokio::select! {
+        () = carrying => {}
+        () = tenure.lapsed() => {
+            tracing::warn!(tenure = tenure.name,
+                "not sure of the lease any more; what is in hand is dropped, for whoever owns the stream next");
+        }
+    }
+    release.await;
+}
