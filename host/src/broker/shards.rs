@@ -392,7 +392,8 @@ impl Shards {
     /// Releases a shard's lease, so that no one waits for it to run out, and removes its consumer.
     fn release(&self, index: usize, tenure: &Tenure) -> impl Future<Output = ()> + use<> {
         let Shard { keys, handler } = &self.shards[index];
-        let mut retiring = Lua::Retire.call(&[&keys.stream]);
+        let live = keys.live(&tenure.name);
+        let mut retiring = Lua::Retire.call(&[&keys.stream, &live, &keys.hosts]);
         retiring.arg(&*handler.group).arg(&tenure.name).arg(0);
         let mut release = Lua::Yield.call(&[&keys.lease]);
         release.arg(&tenure.name);

@@ -74,7 +74,8 @@ impl Ordered {
         let creating = succeeding.cmd("XGROUP").arg("CREATECONSUMER");
         creating.arg(stream).arg(group).arg(&self.post.consumer);
         for name in others {
-            let mut retiring = Lua::Retire.call(&[stream]);
+            let keys = &self.post.keys;
+            let mut retiring = Lua::Retire.call(&[stream, &keys.live(&name), &keys.hosts]);
             retiring.arg(group).arg(name).arg(0);
             succeeding.add_command(retiring);
         }
