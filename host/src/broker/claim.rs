@@ -17,8 +17,8 @@ use crate::message::{Attempt, Delivery, Field, Message, MessageId};
 use crate::outcome::{Reason, Settlement};
 
 /// Entries without a body whose burial is under way at most: while Redis refuses it, the
-/// others stay where they are.
-const BODILESS: usize = 256;
+/// others stay where they are, and other settlements have room.
+const BODILESS: usize = 2000;
 
 /// Takes entries over for one handler.
 #[derive(Clone)]

@@ -195,6 +195,7 @@ impl Feed {
     }
 
     /// Entries that come back, if it is their turn and there are any; they may all be repeats.
+    /// Nothing at all is to be read where a suspect is next.
     pub(super) async fn returned(
         &mut self,
         turn: Turn,
@@ -207,7 +208,7 @@ impl Feed {
             }
         }
         self.state.turn = Turn::Returned;
-        Ok(None)
+        Ok(self.returns.quarantine.is_turn().then(Vec::new))
     }
 
     /// How long a read may block: not at all where entries that come back were not looked for.

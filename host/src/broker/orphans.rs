@@ -19,8 +19,9 @@ use super::reply::{self, Row, UnexpectedReply};
 use super::scripts::Lua;
 use crate::message::{Delivery, MessageId};
 
-/// Entries of a consumer that is no host are left alone this long: it may be a worker of
-/// another kind, in the middle of its work.
+/// Entries are left alone until they have been idle for this long: a worker of another kind may
+/// be in the middle of its work, and a host that lives renews its leases, should its key be
+/// lost. When the key of a dead host ends, its entries have been idle for longer.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// A consumer that is no host and holds nothing is removed after this long.
@@ -191,7 +192,7 @@ impl Orphans {
 
     /// Suspects what a dead host held of having killed it.
     async fn suspect(&self, dead: &Consumer, quarantine: &mut Quarantine) -> Result<(), ReadError> {
-        let ids = self.claims.pending(&dead.name, Duration::ZERO, None, PAGE).await?;
+        let ids = self.claims.pending(&dead.name, IDLE, None, PAGE).await?;
         self.regain(&dead.name, &ids).await?;
         quarantine.add(&ids, &dead.name, Terms::Died);
         Ok(())

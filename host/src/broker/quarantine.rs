@@ -24,6 +24,10 @@ use crate::shutdown::Stop;
 /// Suspects and all others take turns of this length, one message at least.
 const SHIFT: Duration = Duration::from_secs(1);
 
+/// At first a suspect waits this long for all others to be done; then they have their turn
+/// again, and it waits for twice as long the next time: one may wait for another to be read.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Suspects that are known at a time; further ones are found when these are done.
 const SUSPECTS: usize = 1000;
 
@@ -43,6 +47,7 @@ pub(super) struct Quarantine {
     running: Option<MessageId>,
     /// When the turn of whoever has it ends.
     shift_ends: Option<Instant>,
+    patience: Duration,
 }
 
 struct Suspect {
@@ -69,7 +74,8 @@ impl Quarantine {
         cell: Arc<Semaphore>,
     ) -> Self {
         let (permit, running, shift_ends) = (None, None, None);
-        Self { post, presence, claims, cell, permit, waiting: VecDeque::new(), running, shift_ends }
+        let (waiting, patience) = (VecDeque::new(), PATIENCE);
+        Self { post, presence, claims, cell, permit, waiting, running, shift_ends, patience }
     }
 
     /// Whether suspects wait for their turn.
@@ -103,10 +109,17 @@ impl Quarantine {
         if self.running.is_none() && !self.is_turn() {
             return Ok(Next::Crowd);
         }
+        let patience = self.running.is_none().then_some(self.patience);
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(Next::Nobody),
-            () = self.post.held.at_rest() => {}
+            () = self.post.held.at_rest() => self.patience = PATIENCE,
+            () = tokio::time::sleep(patience.unwrap_or_default()), if patience.is_some() => {
+                self.patience = self.patience.saturating_mul(2);
+                self.permit = None;
+                self.shift_ends = Some(Instant::now() + SHIFT);
+                return Ok(Next::Crowd);
+            }
         }
         if let Some(id) = self.running {
             self.post.link.query(&self.presence.acquitting(&[id])).await?;
@@ -134,7 +147,8 @@ impl Quarantine {
         }
     }
 
-    fn is_turn(&self) -> bool {
+    /// Whether it is a suspect's turn.
+    pub(super) fn is_turn(&self) -> bool {
         self.is_busy() && (self.permit.is_some() || self.shift_ends.is_none_or(is_past))
     }
 

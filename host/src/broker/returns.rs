@@ -18,6 +18,7 @@ use super::presence::{LIFETIME, Presence};
 use super::quarantine::Quarantine;
 use super::reply::{self, number};
 use super::settle::Settler;
+use super::trouble::Trouble;
 use crate::message::{Delivery, MessageId};
 
 /// How often entries that come back are looked for when nothing else calls for it.
@@ -53,7 +54,7 @@ impl Source {
     const ALL: [Self; 3] = [Self::Due, Self::Lost, Self::Orphans];
 
     /// All of them, from this one on.
-    fn from_here(self) -> impl Iterator<Item = Self> {
+    fn and_the_others(self) -> impl Iterator<Item = Self> {
         (0..Self::ALL.len()).map(move |step| Self::ALL[(self as usize + step) % Self::ALL.len()])
     }
 }
@@ -63,6 +64,13 @@ impl Source {
 struct Rest {
     backoff: Backoff,
     until: Option<Instant>,
+}
+
+impl Rest {
+    fn left(&self) -> Option<Duration> {
+        let left = self.until?.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
 }
 
 impl Returns {
@@ -112,16 +120,18 @@ impl Returns {
         if sweep || self.post.held.take_forgotten() {
             self.look_for_lost();
         }
-        for source in self.first.from_here() {
-            let resting = self.rests[source as usize].until;
-            if resting.is_some_and(|until| Instant::now() < until) {
+        for source in self.first.and_the_others() {
+            if let Some(rest) = self.rests[source as usize].left() {
+                if source == Source::Due && self.post.wake.take_due() {
+                    self.post.wake.after(rest);
+                }
                 continue;
             }
             match self.take_from(source, slots).await {
                 Ok(found) => {
                     self.rests[source as usize] = Rest::default();
                     if !found.is_empty() {
-                        self.first = source.from_here().nth(1).unwrap_or(source);
+                        self.first = source.and_the_others().nth(1).unwrap_or(source);
                         return Ok(found);
                     }
                 }
@@ -147,7 +157,8 @@ impl Returns {
 
     fn rest(&mut self, source: Source, error: &ReadError) {
         let rest = &mut self.rests[source as usize];
-        if rest.backoff.is_fresh() {
+        // Scripts that the server forgot are there again at the next try.
+        if rest.backoff.is_fresh() && error.trouble() != Trouble::ScriptsGone {
             let what = match source {
                 Source::Due => "retries that are due",
                 Source::Lost => "entries whose replies were lost",
@@ -156,7 +167,9 @@ impl Returns {
             tracing::error!(handler = %self.post.handler.name, stream = %self.post.handler.stream, %error,
                 "cannot take back {what}; trying again, and reading on");
         }
-        rest.until = Some(Instant::now() + rest.backoff.next());
+        let wait = rest.backoff.next();
+        rest.until = Some(Instant::now() + wait);
+        self.post.wake.after(wait);
     }
 
     /// What Redis says we hold, less what is in hand: `XPENDING`, a page at a time.
@@ -246,7 +259,7 @@ mod tests {
     #[test]
     fn every_source_has_its_turn_whichever_is_first() {
         for first in Source::ALL {
-            let order: Vec<_> = first.from_here().collect();
+            let order: Vec<_> = first.and_the_others().collect();
             assert_eq!(order[0], first);
             assert!(Source::ALL.iter().all(|source| order.contains(source)));
         }
