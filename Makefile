@@ -2,13 +2,13 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup plugins build demo test test-servers bench fmt lint ci clean
+.PHONY: help setup plugins build demo test test-servers soak bench fmt lint ci clean
 
 # Set by .ci/run: cargo then refuses to change a lock file.
 LOCKED ?=
 
 # Those that depend on what a server does.
-BROKER_TESTS = $(addprefix --test ,handling failing surviving outages connecting gates commands later custody settling trimming healing operating replaying repeats everywhere order)
+BROKER_TESTS = $(addprefix --test ,handling failing surviving outages connecting gates commands later custody settling trimming healing operating replaying repeats everywhere order model)
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test-servers: setup plugins ## Run the broker's tests on older and newer servers
 	@scripts/servers
 	@scripts/on-servers cargo test $(LOCKED) --release --no-fail-fast $(BROKER_TESTS)
 
+soak: setup plugins ## Random faults with fresh seeds, for TIDEGATE_SOAK_MINUTES (30)
+	cargo test $(LOCKED) --release --test soak
+
 bench: setup plugins ## Measure throughput and latency
 	cargo bench $(LOCKED) --bench throughput
 
@@ -46,6 +49,7 @@ lint: ## Check formatting, clippy and rustdoc, of host and plugins
 	cd plugins && cargo clippy $(LOCKED) --release --all-targets -- -D warnings
 	cd plugins && RUSTDOCFLAGS="-D warnings" cargo doc $(LOCKED) --release --no-deps
 	cargo clippy $(LOCKED) --release --workspace --all-targets -- -D warnings
+	cargo clippy $(LOCKED) --release --test soak -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc $(LOCKED) --release --workspace --no-deps
 
 ci: ## What must hold before a change is merged: lint and test

@@ -10,7 +10,7 @@ mod model;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use model::{Extent, Scenario, Sums, run};
+use model::{Scenario, Sums, Terms, number, run};
 
 fn main() -> ExitCode {
     let minutes = number("TIDEGATE_SOAK_MINUTES").unwrap_or(30);
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     println!("soaking for {minutes} min");
     while all.runs == 0 || began.elapsed() < lasting {
         let seed = given.unwrap_or_else(|| fastrand::u64(..));
-        let verdict = run(&Scenario::drawn(seed, Extent::Long));
+        let verdict = run(&Scenario::of(seed, Terms::drawn(seed)));
         all.add(&verdict.sums);
         let word = if verdict.failure.is_some() { "FAILED" } else { "held" };
         println!(
@@ -42,10 +42,4 @@ fn main() -> ExitCode {
     }
     println!("to see a failure again: TIDEGATE_TEST_SEED=… make soak, with one of {failed:?}");
     ExitCode::FAILURE
-}
-
-/// A number in the environment; what is no number ends the program, rather than soak for another time.
-fn number(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}: expected a number, found {text:?}")))
 }

@@ -5,7 +5,7 @@ mod harness;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use harness::{Host, Redis, Running, Server, Setup, eventually, within};
+use harness::{Host, Proxy, Redis, Running, Server, Setup, eventually, within};
 
 /// A handler that does what its messages tell it.
 const PROBE: &str = r#"
@@ -314,4 +314,17 @@ fn a_stop_while_the_plugins_are_loaded_or_redis_is_awaited_is_heard() {
     let mut host = setup.start();
     eventually("it waits for Redis", || host.log().contains("cannot reach Redis"));
     host.stop();
+}
+
+#[test]
+fn a_silent_network_does_not_hold_up_a_stop() {
+    let server = Server::start();
+    let proxy = Proxy::before(&server);
+    let mut host = Host::at(&proxy.url(), &format!("[host]\ngrace = \"500ms\"\n{PROBE}"));
+    let mut redis = server.client();
+    eventually("it reads", || redis.readers() == 1);
+    proxy.swallow();
+    host.terminate();
+    // Less than it takes to be sure that a reply is lost.
+    assert!(host.wait_within(Duration::from_millis(4500)).success());
 }

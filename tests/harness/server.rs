@@ -93,8 +93,7 @@ impl Server {
         self.process = Some(child);
         eventually("the server listens", || {
             if let Some(status) = self.process.as_mut().unwrap().try_wait().unwrap() {
-                let log = std::fs::read_to_string(self.directory.path().join("redis.log"));
-                panic!("the server ended with {status}: {}", log.unwrap_or_default());
+                panic!("the server ended with {status}: {}", self.log());
             }
             self.doorway().client().is_ok_and(|mut redis| redis.attempt::<String>("PING").is_ok())
         });
@@ -116,6 +115,16 @@ impl Server {
         }
     }
 
+    /// Whether it was started and has ended by itself.
+    pub fn has_crashed(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| process.try_wait().unwrap().is_some())
+    }
+
+    /// What it said since it was last started.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("redis.log")).unwrap_or_default()
+    }
+
     /// Sends a signal by its name, if it runs.
     pub fn signal(&self, name: &str) {
         if let Some(process) = &self.process {
@@ -126,7 +135,9 @@ impl Server {
     /// A connection for the test itself, as the default user.
     #[track_caller]
     pub fn client(&self) -> Redis {
-        self.doorway().client().unwrap()
+        self.doorway().client().unwrap_or_else(|error| {
+            panic!("cannot reach the server: {error}; its log: {}", self.log())
+        })
     }
 
     /// What makes such connections elsewhere, such as on another thread.

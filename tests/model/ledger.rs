@@ -25,7 +25,7 @@ pub struct Producers(Vec<JoinHandle<Vec<Sent>>>);
 
 impl Producers {
     pub fn start(scenario: &Scenario, doorway: &Doorway, random: &mut Rng) -> Self {
-        let lines: Vec<(&str, Vec<Line>, u32)> = match scenario.order {
+        let lines: Vec<(&str, Vec<Line>, u32)> = match scenario.terms.order {
             Order::Unclaimed => vec![],
             // Alone on its line, so that the order of sending is the order of the stream.
             Order::Kept => vec![("o", vec![Line::Ordered], 2)],
@@ -46,7 +46,7 @@ impl Producers {
                 doorway: doorway.clone(),
                 sent: Vec::new(),
             };
-            let lasting = scenario.lasting;
+            let lasting = scenario.terms.lasting;
             thread::spawn(move || producer.work(lasting))
         });
         Self(threads.collect())

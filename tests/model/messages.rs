@@ -188,7 +188,7 @@ impl Kind {
             Self::Slow(millis) => add("sleep-ms", &millis.to_string()),
             Self::Both => add("emit", "side"),
             Self::Chained => add("emit", "mid"),
-            Self::Silent => add("print", &heard(label)),
+            Self::Silent => add("print", &format!("{}{label}{}", HEARD.0, HEARD.1)),
             Self::Wide => (0..120).for_each(|n| add(&format!("f{}", n % 50), "x")),
             Self::Large(kib) => add("payload", &"x".repeat(1024 * kib as usize)),
             Self::Failing(attempt) => add("retry-until", &attempt.to_string()),
@@ -218,7 +218,10 @@ impl Kind {
     }
 }
 
-/// What a silent message has its handler print.
-pub fn heard(label: &str) -> String {
-    format!("heard-{label}.")
+/// What a silent message has its handler print before its label, and after it.
+const HEARD: (&str, char) = ("heard:", '.');
+
+/// The labels that the handlers of silent messages printed.
+pub fn heard(log: &str) -> impl Iterator<Item = &str> {
+    log.split(HEARD.0).skip(1).filter_map(|rest| Some(rest.split_once(HEARD.1)?.0))
 }

@@ -15,6 +15,7 @@
 mod audit;
 mod ledger;
 mod messages;
+mod place;
 mod report;
 mod scenario;
 mod stage;
@@ -23,7 +24,7 @@ mod sums;
 use audit::{Audit, Violation};
 use fastrand::Rng;
 use ledger::Producers;
-pub use scenario::{Extent, Leftovers, Names, Order, Repeats, Scenario};
+pub use scenario::{Freezes, Leftovers, Names, Order, Outages, Repeats, Scenario, Terms};
 use stage::Stage;
 pub use sums::Sums;
 
@@ -47,7 +48,7 @@ pub fn run(scenario: &Scenario) -> Verdict {
     let (drained, mut violations) = audit::drain(scenario, &mut redis);
     stage.note(format!("drained in {:.1} s", drained.as_secs_f64()));
     let mut sums = Sums { runs: 1, drained, ..Sums::default() };
-    let logs = stage.logs_so_far();
+    let logs = stage.logs();
     let mut audit = Audit {
         scenario,
         ledger: &ledger,
@@ -63,10 +64,16 @@ pub fn run(scenario: &Scenario) -> Verdict {
     sums.faults = stage.history.faults.clone();
     sums.violations = violations.len();
     let failure = (!violations.is_empty()).then(|| {
-        let logs = stage.logs_so_far();
+        let logs = stage.logs();
         let told = report::tell(&stage.history.lines, &violations, &mut redis, &logs);
         let kept = report::keep(scenario.seed, &told, &logs, stage.server.directory());
         format!("seed {} failed; its logs are in {}\n{told}", scenario.seed, kept.display())
     });
     Verdict { sums, failure }
+}
+
+/// A number in the environment; what is none ends the program, rather than play another run than was asked for.
+pub fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}: expected a number, found {text:?}")))
 }

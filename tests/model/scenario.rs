@@ -9,18 +9,26 @@ use super::messages::Line;
 /// How many hosts there are.
 pub const SEATS: usize = 3;
 
-/// One run of the model.
+/// One run of the model: the same for the same seed and terms.
 #[derive(Debug, Clone)]
 pub struct Scenario {
     pub seed: u64,
-    /// For how long producers send and faults happen.
+    pub terms: Terms,
+    /// In the order of their times.
+    pub events: Vec<Event>,
+}
+
+/// What a run is made of, and what may be asked of its end.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// For how long producers send and faults begin.
     pub lasting: Duration,
     pub repeats: Repeats,
     pub order: Order,
     pub names: Names,
+    pub freezes: Freezes,
+    pub outages: Outages,
     pub leftovers: Leftovers,
-    /// In the order of their times.
-    pub events: Vec<Event>,
 }
 
 /// Whether a message may be handled more than once.
@@ -32,7 +40,7 @@ pub enum Repeats {
     AfterDestruction,
 }
 
-/// Whether messages of equal keys are checked to be handled in their order.
+/// Whether there is a handler with `order-by`, whose outputs must be in the order of their messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     Unclaimed,
@@ -48,6 +56,24 @@ pub enum Names {
     Shared,
 }
 
+/// How long a host may be frozen at worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freezes {
+    /// Some seconds.
+    Short,
+    /// Longer than its sign of life lasts.
+    Long,
+}
+
+/// How long the server may be away at worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outages {
+    /// Some seconds.
+    Short,
+    /// Longer than a host's sign of life lasts.
+    Long,
+}
+
 /// Whether consumers of hosts that are no more are waited for to be removed: it takes a minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leftovers {
@@ -55,13 +81,32 @@ pub enum Leftovers {
     AreRemoved,
 }
 
-/// How long and how bad a run is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extent {
-    /// Half a minute in all.
-    Short,
-    /// A minute or more, with hosts that freeze for longer than their sign of life lasts.
-    Long,
+impl Terms {
+    /// Those of a run that is over soon.
+    pub const SHORT: Self = Self {
+        lasting: Duration::from_secs(20),
+        repeats: Repeats::Never,
+        order: Order::Unclaimed,
+        names: Names::Apart,
+        freezes: Freezes::Short,
+        outages: Outages::Short,
+        leftovers: Leftovers::HoldNothing,
+    };
+
+    /// Those of a run without haste, drawn from its seed.
+    pub fn drawn(seed: u64) -> Self {
+        let mut random = Rng::with_seed(seed);
+        let mut one_in = |count: u32| random.u32(..count) == 0;
+        Self {
+            lasting: Duration::from_secs(40),
+            repeats: if one_in(4) { Repeats::AfterDestruction } else { Repeats::Never },
+            names: if one_in(4) { Names::Shared } else { Names::Apart },
+            outages: if one_in(5) { Outages::Long } else { Outages::Short },
+            freezes: if one_in(2) { Freezes::Long } else { Freezes::Short },
+            leftovers: if one_in(4) { Leftovers::AreRemoved } else { Leftovers::HoldNothing },
+            ..Self::SHORT
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -81,6 +126,9 @@ pub enum Action {
     Stop(Seat),
     /// A host in place of one that was killed or stopped.
     Start(Seat, NextName),
+    /// SIGKILL to every host, and all of them anew at once.
+    KillAll,
+    StartAll,
     /// SIGSTOP to a host, and SIGCONT.
     Freeze(Seat),
     Thaw(Seat),
@@ -93,9 +141,16 @@ pub enum Action {
     ThawServer,
     Reload,
     FlushScripts,
+    /// A script that takes so long, while others are told that the server is busy.
+    Busy(Duration),
     PauseWrites(Duration),
     PauseAll(Duration),
     KillConnections(Share),
+    /// The server is out of memory, or misses a replica: it takes no writes.
+    RefuseWrites(Refusal),
+    TakeWrites,
+    /// What waits for another attempt, and how often it failed, as if evicted.
+    Evict(Line),
     DestroyGroup(Line),
     /// Replies to a command with this word are cut after so many bytes, so many times.
     CutReplies(&'static str, usize, usize),
@@ -116,65 +171,43 @@ pub enum NextName {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    OutOfMemory,
+    NoReplica,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Share {
     All,
     Half,
 }
 
 impl Scenario {
-    /// The run of a seed: the same each time.
-    pub fn drawn(seed: u64, extent: Extent) -> Self {
-        let mut random = Rng::with_seed(seed);
-        let repeats = match random.u32(..4) {
-            0 => Repeats::AfterDestruction,
-            _ => Repeats::Never,
-        };
-        let (lasting, leftovers) = match (extent, random.u32(..4)) {
-            (Extent::Short, _) => (Duration::from_secs(20), Leftovers::HoldNothing),
-            (Extent::Long, 0) => (Duration::from_secs(40), Leftovers::AreRemoved),
-            (Extent::Long, _) => (Duration::from_secs(40), Leftovers::HoldNothing),
-        };
-        let mut script = Script { random, extent, repeats, lasting, events: Vec::new() };
+    pub fn of(seed: u64, terms: Terms) -> Self {
+        let mut script = Script { random: Rng::with_seed(seed), terms, events: Vec::new() };
         script.write();
-        Self {
-            seed,
-            lasting,
-            repeats,
-            order: Order::Unclaimed,
-            names: Names::Apart,
-            leftovers,
-            events: script.events,
-        }
-    }
-
-    /// Checks order as well, of a handler with `order-by`.
-    pub fn with_order(mut self, order: Order) -> Self {
-        self.order = order;
-        self
-    }
-
-    pub fn with_names(mut self, names: Names) -> Self {
-        self.names = names;
-        self
+        Self { seed, terms, events: script.events }
     }
 }
 
 /// Draws the events: hosts, server and proxy each have faults of their own, one after the other.
 struct Script {
     random: Rng,
-    extent: Extent,
-    repeats: Repeats,
-    lasting: Duration,
+    terms: Terms,
     events: Vec<Event>,
 }
 
 impl Script {
     fn write(&mut self) {
         for seat in 0..SEATS {
-            self.lane((1000, 6000), |script, at| script.host_fault(at, seat));
+            self.lane((800, 4500), |script, at| script.host_fault(at, seat));
         }
-        self.lane((500, 4000), Self::server_fault);
+        self.lane((300, 3000), Self::server_fault);
         self.lane((500, 3000), Self::proxy_fault);
+        self.lane((5000, 25_000), |script, at| {
+            let down = script.millis(0, 1000);
+            script.pair(at, down, Action::KillAll, Action::StartAll)
+        });
         self.events.sort_by_key(|event| event.at);
     }
 
@@ -183,7 +216,7 @@ impl Script {
         let mut at = Duration::ZERO;
         loop {
             at += self.millis(least, most);
-            if at >= self.lasting {
+            if at >= self.terms.lasting {
                 return;
             }
             at += fault(self, at);
@@ -206,9 +239,9 @@ impl Script {
                 self.pair(at, frozen, Action::Freeze(seat), Action::Thaw(seat))
             }
             85..92 => {
-                let long = match self.extent {
-                    Extent::Short => self.millis(5000, 8000),
-                    Extent::Long => self.millis(16_000, 26_000),
+                let long = match self.terms.freezes {
+                    Freezes::Short => self.millis(5000, 8000),
+                    Freezes::Long => self.millis(16_000, 26_000),
                 };
                 self.pair(at, long, Action::Freeze(seat), Action::Thaw(seat))
             }
@@ -217,42 +250,62 @@ impl Script {
     }
 
     fn server_fault(&mut self, at: Duration) -> Duration {
+        if self.terms.repeats == Repeats::AfterDestruction && self.random.u32(..4) == 0 {
+            let line = self.line();
+            return self.once(at, Action::DestroyGroup(line));
+        }
         match self.random.u32(..100) {
-            0..14 => {
+            0..12 => {
                 let down = self.millis(0, 2500);
                 self.pair(at, down, Action::KillServer, Action::StartServer)
             }
-            14..22 => {
-                let down = self.millis(200, 2500);
+            12..18 => {
+                let down = self.outage();
                 self.pair(at, down, Action::StopServer, Action::StartServer)
             }
-            22..32 => {
+            18..26 => {
                 let frozen = self.millis(100, 6000);
                 self.pair(at, frozen, Action::FreezeServer, Action::ThawServer)
             }
-            32..42 => self.once(at, Action::Reload),
-            42..52 => self.once(at, Action::FlushScripts),
-            52..60 => {
+            26..34 => self.once(at, Action::Reload),
+            34..40 => self.once(at, Action::FlushScripts),
+            40..44 => {
+                let time = self.millis(100, 2500);
+                self.once(at, Action::Busy(time))
+            }
+            44..51 => {
                 let time = self.millis(100, 3000);
                 self.once(at, Action::PauseWrites(time))
             }
-            60..68 => {
+            51..58 => {
                 let time = self.millis(100, 6500);
                 self.once(at, Action::PauseAll(time))
             }
-            68..80 => self.once(at, Action::KillConnections(Share::All)),
-            80..90 => self.once(at, Action::KillConnections(Share::Half)),
-            _ => self.destruction(at),
+            58..68 => self.once(at, Action::KillConnections(Share::All)),
+            68..78 => self.once(at, Action::KillConnections(Share::Half)),
+            78..90 => {
+                let all = [Refusal::OutOfMemory, Refusal::NoReplica];
+                let refusal = all[self.random.usize(..all.len())];
+                let time = self.millis(100, 3000);
+                self.pair(at, time, Action::RefuseWrites(refusal), Action::TakeWrites)
+            }
+            _ => {
+                let line = self.line();
+                self.once(at, Action::Evict(line))
+            }
         }
     }
 
-    fn destruction(&mut self, at: Duration) -> Duration {
-        let lines = [Line::Work, Line::Batch, Line::Strict, Line::Next];
-        let line = lines[self.random.usize(..lines.len())];
-        match self.repeats {
-            Repeats::Never => self.once(at, Action::FlushScripts),
-            Repeats::AfterDestruction => self.once(at, Action::DestroyGroup(line)),
+    fn outage(&mut self) -> Duration {
+        match self.terms.outages {
+            Outages::Short => self.millis(200, 2500),
+            Outages::Long => self.millis(16_000, 22_000),
         }
+    }
+
+    fn line(&mut self) -> Line {
+        let lines = [Line::Work, Line::Batch, Line::Strict, Line::Next];
+        lines[self.random.usize(..lines.len())]
     }
 
     fn proxy_fault(&mut self, at: Duration) -> Duration {

@@ -1,60 +1,18 @@
 //! A server, a proxy and the hosts of one run, and the faults done to them.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::scenario::{Action, Names, NextName, Order, SEATS, Scenario, Seat, Share};
-use crate::harness::{Host, Options, Proxy, Redis, Server, Setup, root};
+use super::audit::keys;
+use super::place::Place;
+use super::scenario::{Action, NextName, Refusal, SEATS, Scenario, Seat, Share};
+use crate::harness::{Options, Proxy, Redis, Server};
 
 /// A stop may take this long: its grace, what is written after it, and a machine that is busy.
-const STOPPED: Duration = Duration::from_secs(30);
+const STOPPED: Duration = Duration::from_secs(20);
 
-/// The handlers of every host. What there is for a test of order comes with it.
-const HANDLERS: &str = r#"
-[handler.work]
-plugin = "probe.wasm"
-stream = "in"
-outputs = ["out", "side", "mid"]
-concurrency = 16
-timeout = "5s"
-retry = { attempts = 5, first = "50ms", max = "500ms" }
-
-[handler.batch]
-plugin = "probe_batch.wasm"
-stream = "many"
-outputs = ["out", "side"]
-concurrency = 4
-batch = 20
-timeout = "10s"
-retry = { attempts = 5, first = "50ms", max = "500ms" }
-
-[handler.strict]
-plugin = "probe.wasm"
-stream = "strict"
-concurrency = 4
-timeout = "500ms"
-memory = "16MiB"
-retry = { attempts = 2, first = "50ms", max = "500ms" }
-
-[handler.next]
-plugin = "mirror.wasm"
-stream = "mid"
-outputs = ["mirror"]
-concurrency = 8
-retry = { attempts = 5, first = "50ms", max = "500ms" }
-"#;
-
-const ORDERED: &str = r#"
-[handler.ordered]
-plugin = "probe.wasm"
-stream = "lined"
-order-by = "key"
-outputs = ["lined-out"]
-concurrency = 8
-retry = { attempts = 5, first = "50ms", max = "500ms" }
-"#;
+/// So many lines of its log are shown of a server that crashed.
+const CRASH_LINES: usize = 20;
 
 pub struct Stage {
     pub server: Server,
@@ -75,20 +33,6 @@ pub struct History {
     pub faults: BTreeMap<&'static str, usize>,
 }
 
-/// Where one host runs, again and again.
-struct Place {
-    setup: Setup,
-    host: Option<Host>,
-    /// Hosts that were told to stop and may still be at it, while the next one runs.
-    ending: Vec<(Host, Instant)>,
-    url: String,
-    handlers: String,
-    name: String,
-    names: Names,
-    starts: u32,
-    swaps: u8,
-}
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Power {
     On,
@@ -101,12 +45,10 @@ impl Stage {
     pub fn open(scenario: &Scenario) -> Self {
         let server = Server::with(Options { durable: true, ..Options::default() });
         let proxy = Proxy::before(&server);
-        let ordered = if scenario.order == Order::Kept { ORDERED } else { "" };
-        let handlers = format!("{HANDLERS}{ordered}");
         let places = (0..SEATS).map(|seat| {
             // The first has the server to itself, the others share a network that fails.
             let url = if seat == 0 { server.url() } else { proxy.url() };
-            Place::open(url, handlers.clone(), seat, scenario.names)
+            Place::open(url, seat, &scenario.terms)
         });
         let places = places.collect();
         Self {
@@ -125,6 +67,7 @@ impl Stage {
         for event in &scenario.events {
             let early = event.at.saturating_sub(self.began.elapsed());
             std::thread::sleep(early);
+            self.revive_server();
             let done = self.perform(&event.action, random);
             let skipped = if done { "" } else { " (not possible now)" };
             self.note(format!("{:?}{skipped}", event.action));
@@ -134,15 +77,34 @@ impl Stage {
         }
     }
 
+    /// Starts a server again that crashed under what is done to it: its fault is no host's.
+    fn revive_server(&mut self) {
+        if self.server.has_crashed() {
+            let log = self.server.log();
+            // What it says loudest; the rest of a report on a crash goes on for pages.
+            let loud: Vec<&str> = log.lines().filter(|line| line.contains(" # ")).collect();
+            let told = loud[loud.len().saturating_sub(CRASH_LINES)..].join("\n         ");
+            eprintln!("the server itself crashed: {told}");
+            self.note(format!("the server itself crashed: {told}"));
+            *self.history.faults.entry("server crashed").or_default() += 1;
+            self.server.kill();
+            self.server.begin();
+            self.power = Power::On;
+        }
+    }
+
     /// Ends every fault, and has all hosts up.
     pub fn heal(&mut self) {
+        self.revive_server();
         match self.power {
             Power::On => {}
             Power::Frozen => self.server.signal("CONT"),
             Power::Off => self.server.begin(),
         }
         self.power = Power::On;
-        self.server.client().tell("CLIENT UNPAUSE");
+        let mut redis = self.server.client();
+        redis.tell("CLIENT UNPAUSE");
+        take_writes(&mut redis);
         self.proxy.heal();
         for seat in 0..SEATS {
             self.look_after(seat);
@@ -167,18 +129,13 @@ impl Stage {
         }
     }
 
-    /// The logs of each place, in the order of their beginning.
-    pub fn logs_so_far(&self) -> Vec<(String, String)> {
-        let mut logs = Vec::new();
-        for (seat, place) in self.places.iter().enumerate() {
-            let mut files = place.logs();
-            files.sort();
-            for (start, (_, file)) in files.iter().enumerate() {
-                let text = String::from_utf8_lossy(&fs::read(file).unwrap()).into_owned();
-                logs.push((format!("host{seat}-{start}.log"), text));
-            }
-        }
-        logs
+    /// Each host's log and a name for it, place after place.
+    pub fn logs(&self) -> Vec<(String, String)> {
+        let named = |(seat, place): (Seat, &Place)| {
+            let logs = place.logs().into_iter().enumerate();
+            logs.map(move |(start, log)| (format!("host{seat}-{start}.log"), log))
+        };
+        self.places.iter().enumerate().flat_map(named).collect()
     }
 
     /// A host that ended by itself is told of, and started again.
@@ -210,6 +167,14 @@ impl Stage {
             | Action::Freeze(seat)
             | Action::Thaw(seat)
             | Action::SwapPlugin(seat) => self.treat_host(*seat, action),
+            Action::KillAll => {
+                let kills = (0..SEATS).map(Action::Kill);
+                kills.enumerate().filter(|(seat, kill)| self.treat_host(*seat, kill)).count() > 0
+            }
+            Action::StartAll => {
+                let starts = (0..SEATS).map(|seat| Action::Start(seat, NextName::Same));
+                starts.enumerate().filter(|(seat, start)| self.treat_host(*seat, start)).count() > 0
+            }
             Action::CutReplies(..)
             | Action::Storm(_)
             | Action::CutConnections
@@ -223,9 +188,13 @@ impl Stage {
             | Action::ThawServer => self.treat_server(action),
             Action::Reload
             | Action::FlushScripts
+            | Action::Busy(_)
             | Action::PauseWrites(_)
             | Action::PauseAll(_)
             | Action::KillConnections(_)
+            | Action::RefuseWrites(_)
+            | Action::TakeWrites
+            | Action::Evict(_)
             | Action::DestroyGroup(_) => {
                 if self.power != Power::On {
                     return false;
@@ -330,6 +299,7 @@ fn command(redis: &mut Redis, action: &Action, random: &mut fastrand::Rng) -> bo
     match action {
         Action::Reload => redis.tell("DEBUG RELOAD"),
         Action::FlushScripts => redis.tell("SCRIPT FLUSH"),
+        Action::Busy(time) => keep_busy(redis, *time),
         Action::PauseWrites(time) => {
             redis.tell(&format!("CLIENT PAUSE {} WRITE", time.as_millis()));
         }
@@ -343,6 +313,15 @@ fn command(redis: &mut Redis, action: &Action, random: &mut fastrand::Rng) -> bo
                 let _ = redis.attempt::<redis::Value>(&format!("CLIENT KILL ID {id} SKIPME yes"));
             }
         }
+        Action::RefuseWrites(Refusal::OutOfMemory) => redis.tell("CONFIG SET maxmemory 1"),
+        Action::RefuseWrites(Refusal::NoReplica) => {
+            redis.tell("CONFIG SET min-replicas-to-write 1");
+        }
+        Action::TakeWrites => take_writes(redis),
+        Action::Evict(line) => {
+            let (waiting, failures) = keys(*line);
+            return redis.ask::<usize>(&format!("DEL {waiting} {failures}")) > 0;
+        }
         Action::DestroyGroup(line) => {
             let line = format!("XGROUP DESTROY {} {}", line.stream(), line.group());
             return redis.attempt::<usize>(&line).is_ok_and(|count| count > 0);
@@ -352,81 +331,25 @@ fn command(redis: &mut Redis, action: &Action, random: &mut fastrand::Rng) -> bo
     true
 }
 
-impl Place {
-    fn open(url: String, handlers: String, seat: Seat, names: Names) -> Self {
-        let name = match names {
-            Names::Apart => format!("host{seat}"),
-            Names::Shared => "host".to_owned(),
-        };
-        let setup = Setup::at(&url, &handlers).env("TIDEGATE_LOG", "tidegate=debug,plugin=info");
-        let mut place = Self {
-            setup,
-            host: None,
-            ending: Vec::new(),
-            url,
-            handlers,
-            name,
-            names,
-            starts: 0,
-            swaps: 0,
-        };
-        place.start(NextName::Same);
-        place
-    }
+fn keep_busy(redis: &mut Redis, time: Duration) {
+    redis.tell("CONFIG SET lua-time-limit 50");
+    let now = "local t = redis.call('TIME'); return t[1] * 1000000 + t[2]";
+    let micros = time.as_micros();
+    redis.eval(&format!(
+        "local function now() {now} end; local start = now(); while now() - start < {micros} do end"
+    ));
+}
 
-    fn start(&mut self, name: NextName) {
-        self.starts += 1;
-        if (name, self.names) == (NextName::New, Names::Apart) {
-            let base = self.name.split('.').next().unwrap_or_default().to_owned();
-            self.name = format!("{base}.{}", self.starts);
-        }
-        let manifest = format!(
-            "[redis]\nurl = \"{}\"\n\n[host]\nname = \"{}\"\ngrace = \"3s\"\n{}",
-            self.url, self.name, self.handlers
-        );
-        fs::write(self.setup.folder().join("tidegate.toml"), manifest).unwrap();
-        self.host = Some(self.setup.start());
-    }
-
-    /// Tells the host to stop.
-    fn dismiss(&mut self) {
-        if let Some(host) = self.host.take() {
-            host.terminate();
-            self.ending.push((host, Instant::now()));
-        }
-    }
-
-    /// In one step, as whoever deploys a plugin should. Today a host loads it when it starts.
-    fn swap_plugin(&mut self) {
-        self.swaps += 1;
-        let built = root().join("plugins/target/wasm32-wasip2/release/probe.wasm");
-        let mut bytes = fs::read(built).unwrap();
-        // A custom section changes the digest and nothing else.
-        bytes.extend([0, 6, 4]);
-        bytes.extend(b"swap");
-        bytes.push(self.swaps);
-        let (new, place) =
-            (self.setup.folder().join("new"), self.setup.folder().join("probe.wasm"));
-        fs::write(&new, bytes).unwrap();
-        fs::rename(new, place).unwrap();
-    }
-
-    /// The log files, each with the time of its beginning.
-    fn logs(&self) -> Vec<(String, PathBuf)> {
-        let files = fs::read_dir(self.setup.folder()).unwrap().map(|entry| entry.unwrap().path());
-        let logs = files.filter(|file| file.extension().is_some_and(|ending| ending == "log"));
-        let first = |file: &PathBuf| {
-            let text = String::from_utf8_lossy(&fs::read(file).unwrap()).into_owned();
-            text.split(' ').next().unwrap_or_default().to_owned()
-        };
-        logs.map(|file| (first(&file), file)).collect()
-    }
+fn take_writes(redis: &mut Redis) {
+    redis.tell("CONFIG SET maxmemory 0");
+    redis.tell("CONFIG SET min-replicas-to-write 0");
 }
 
 impl History {
     fn count(&mut self, action: &Action) {
         let kind = match action {
             Action::Kill(_) => "host killed",
+            Action::KillAll => "all hosts killed",
             Action::Stop(_) => "host stopped",
             Action::Freeze(_) => "host frozen",
             Action::SwapPlugin(_) => "plugin swapped",
@@ -435,17 +358,21 @@ impl History {
             Action::FreezeServer => "server frozen",
             Action::Reload => "server reloaded",
             Action::FlushScripts => "scripts flushed",
+            Action::Busy(_) => "server busy",
             Action::PauseWrites(_) => "writes paused",
             Action::PauseAll(_) => "everything paused",
             Action::KillConnections(_) => "connections killed",
+            Action::RefuseWrites(_) => "writes refused",
+            Action::Evict(_) => "keys evicted",
             Action::DestroyGroup(_) => "group destroyed",
             Action::CutReplies(..) => "replies cut",
             Action::Storm(_) => "storm",
             Action::CutConnections => "connections cut",
             Action::Swallow => "network silent",
             Action::Refuse => "connections refused",
-            Action::Start(..) | Action::Thaw(_) | Action::StartServer => return,
-            Action::ThawServer | Action::Pass => return,
+            Action::Start(..) | Action::StartAll | Action::Thaw(_) => return,
+            Action::StartServer | Action::ThawServer => return,
+            Action::TakeWrites | Action::Pass => return,
         };
         *self.faults.entry(kind).or_default() += 1;
     }

@@ -51,7 +51,7 @@ impl Sums {
         self.drained = self.drained.max(other.drained);
     }
 
-    fn fault(&self, kind: &str) -> usize {
+    pub fn fault(&self, kind: &str) -> usize {
         self.faults.get(kind).copied().unwrap_or_default()
     }
 }
@@ -68,7 +68,11 @@ impl fmt::Display for Sums {
         writeln!(f, "losses           {}", self.losses)?;
         writeln!(f, "duplicates       {}", self.duplicates)?;
         writeln!(f, "violations       {}", self.violations)?;
-        writeln!(f, "hosts killed     {}", self.fault("host killed"))?;
+        writeln!(
+            f,
+            "hosts killed     {}",
+            self.fault("host killed") + 3 * self.fault("all hosts killed")
+        )?;
         writeln!(f, "server restarts  {of_server}")?;
         writeln!(f, "longest drain    {:.1} s", self.drained.as_secs_f64())?;
         writeln!(f, "dead letters     {}", list(self.letters.iter()))?;

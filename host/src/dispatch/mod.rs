@@ -36,6 +36,9 @@ const GATHER: Duration = Duration::from_millis(1);
 /// Reads of this many messages cost little more each than larger ones.
 const READ_AT_LEAST: usize = 100;
 
+/// A read that is on its way when a stop is requested may take this long: Redis may be silent.
+const LAST_READ: Duration = Duration::from_secs(1);
+
 /// However short the grace, settlements get this long to be written.
 const WRITE: Duration = Duration::from_secs(2);
 
@@ -93,7 +96,12 @@ impl Dispatch {
                 free = self.gather(&slots) => free,
             };
             let Some(most) = self.admit(breaker, free.num_permits()).await else { return };
-            let deliveries = source.next(most).await;
+            let deliveries = tokio::select! {
+                biased;
+                deliveries = source.next(most) => deliveries,
+                // What it may still bring stays pending, for the next host.
+                () = self.read_is_overdue() => return,
+            };
             let mut admitted = Vec::with_capacity(deliveries.len());
             for delivery in deliveries {
                 match (self.refusal(&delivery), free.split(1)) {
@@ -122,6 +130,12 @@ impl Dispatch {
             () = self.stop.cancelled() => None,
             most = breaker.admit(most) => Some(most),
         }
+    }
+
+    /// Ends once a stop was requested and a read that heard it has had its time.
+    async fn read_is_overdue(&self) {
+        self.stop.cancelled().await;
+        tokio::time::sleep(LAST_READ).await;
     }
 
     /// How many messages may be in hand.

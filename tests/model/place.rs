@@ -1,0 +1,141 @@
+//! Where one host runs, again and again: its manifest, its plugin files, its logs.
+
+use std::fs;
+use std::time::Instant;
+
+use super::scenario::{Names, NextName, Order, Seat, Terms};
+use crate::harness::{Host, Setup, root};
+
+/// The handlers of every host. What there is for a test of order comes with it.
+const HANDLERS: &str = r#"
+[handler.work]
+plugin = "probe.wasm"
+stream = "in"
+outputs = ["out", "side", "mid"]
+concurrency = 16
+timeout = "5s"
+retry = { attempts = 5, first = "50ms", max = "500ms" }
+
+[handler.batch]
+plugin = "probe_batch.wasm"
+stream = "many"
+outputs = ["out", "side"]
+concurrency = 4
+batch = 20
+timeout = "10s"
+retry = { attempts = 5, first = "50ms", max = "500ms" }
+
+[handler.strict]
+plugin = "probe.wasm"
+stream = "strict"
+concurrency = 4
+timeout = "500ms"
+memory = "16MiB"
+retry = { attempts = 2, first = "50ms", max = "500ms" }
+
+[handler.next]
+plugin = "mirror.wasm"
+stream = "mid"
+outputs = ["mirror"]
+concurrency = 8
+retry = { attempts = 5, first = "50ms", max = "500ms" }
+"#;
+
+const ORDERED: &str = r#"
+[handler.ordered]
+plugin = "probe.wasm"
+stream = "lined"
+order-by = "key"
+outputs = ["lined-out"]
+concurrency = 8
+retry = { attempts = 5, first = "50ms", max = "500ms" }
+"#;
+
+/// Where one host runs, again and again.
+pub struct Place {
+    setup: Setup,
+    pub host: Option<Host>,
+    /// Hosts that were told to stop and may still be at it, while the next one runs.
+    pub ending: Vec<(Host, Instant)>,
+    url: String,
+    handlers: String,
+    name: String,
+    names: Names,
+    starts: u32,
+    swaps: u8,
+}
+
+impl Place {
+    /// Makes the place, and starts a host there.
+    pub fn open(url: String, seat: Seat, terms: &Terms) -> Self {
+        let names = terms.names;
+        let ordered = if terms.order == Order::Kept { ORDERED } else { "" };
+        let handlers = format!("{HANDLERS}{ordered}");
+        let name = match names {
+            Names::Apart => format!("host{seat}"),
+            Names::Shared => "host".to_owned(),
+        };
+        let setup = Setup::at(&url, &handlers).env("TIDEGATE_LOG", "tidegate=debug,plugin=info");
+        let mut place = Self {
+            setup,
+            host: None,
+            ending: Vec::new(),
+            url,
+            handlers,
+            name,
+            names,
+            starts: 0,
+            swaps: 0,
+        };
+        place.start(NextName::Same);
+        place
+    }
+
+    pub fn start(&mut self, name: NextName) {
+        self.starts += 1;
+        if (name, self.names) == (NextName::New, Names::Apart) {
+            let base = self.name.split('.').next().unwrap_or_default().to_owned();
+            self.name = format!("{base}.{}", self.starts);
+        }
+        let manifest = format!(
+            "[redis]\nurl = \"{}\"\n\n[host]\nname = \"{}\"\ngrace = \"3s\"\n{}",
+            self.url, self.name, self.handlers
+        );
+        fs::write(self.setup.folder().join("tidegate.toml"), manifest).unwrap();
+        self.host = Some(self.setup.start());
+    }
+
+    /// Tells the host to stop.
+    pub fn dismiss(&mut self) {
+        if let Some(host) = self.host.take() {
+            host.terminate();
+            self.ending.push((host, Instant::now()));
+        }
+    }
+
+    /// In one step, as whoever deploys a plugin should. Today a host loads it when it starts.
+    pub fn swap_plugin(&mut self) {
+        self.swaps += 1;
+        let built = root().join("plugins/target/wasm32-wasip2/release/probe.wasm");
+        let mut bytes = fs::read(built).unwrap();
+        // A custom section changes the digest and nothing else.
+        bytes.extend([0, 6, 4]);
+        bytes.extend(b"swap");
+        bytes.push(self.swaps);
+        let (new, place) =
+            (self.setup.folder().join("new"), self.setup.folder().join("probe.wasm"));
+        fs::write(&new, bytes).unwrap();
+        fs::rename(new, place).unwrap();
+    }
+
+    /// The logs of its hosts, in the order of their beginning.
+    pub fn logs(&self) -> Vec<String> {
+        let files = fs::read_dir(self.setup.folder()).unwrap().map(|entry| entry.unwrap().path());
+        let files = files.filter(|file| file.extension().is_some_and(|ending| ending == "log"));
+        let read = |file| String::from_utf8_lossy(&fs::read(file).unwrap()).into_owned();
+        let mut logs: Vec<String> = files.map(read).collect();
+        // Each line begins with its time.
+        logs.sort();
+        logs
+    }
+}
