@@ -133,9 +133,12 @@ impl Host {
         stop: &Stop,
     ) -> Result<Self, HostError> {
         let broker = Arc::new(Broker::connect(redis, &name(manifest), stop).await?);
+        let sharded = match sharded(manifest, &broker, stop).await {
+            Err(BrokerError::Stopped) => Arc::default(),
+            sharded => sharded?,
+        };
         let guests = guest_threads()?;
         let threads = guests.handle().clone();
-        let sharded = sharded(manifest, &broker).await?;
         // From here on the threads are the host's, which lets them go without waiting: a
         // runtime may not be dropped here as it is.
         let mut host = Self { tasks: JoinSet::new(), figures: Vec::new(), guests: Some(guests) };
@@ -172,7 +175,7 @@ impl Host {
         let handler = &dispatch.handler;
         let digest: Arc<str> = dispatch.runner.plugin().digest().to_string().into();
         let (figures, stop) = (dispatch.figures.clone(), dispatch.stop.clone());
-        broker.agree(handler).await?;
+        broker.wait_out(&stop, async || broker.agree(handler).await).await?;
         let subscription = broker.subscribe(handler, digest.clone(), figures, stop).await?;
         let (name, source) = (&handler.name, &handler.stream);
         match handler.supply {
@@ -243,7 +246,11 @@ impl Drop for Host {
 
 /// The streams made of several that outputs may be for: those of the manifest's handlers, and
 /// those that Redis remembers under a name that a handler's outputs spell out.
-async fn sharded(manifest: &Manifest, broker: &Broker) -> Result<Arc<[Sharding]>, BrokerError> {
+async fn sharded(
+    manifest: &Manifest,
+    broker: &Broker,
+    stop: &Stop,
+) -> Result<Arc<[Sharding]>, BrokerError> {
     let mut sharded: Vec<Sharding> =
         manifest.handlers.iter().filter_map(Handler::sharding).collect();
     for handler in &manifest.handlers {
@@ -251,7 +258,7 @@ async fn sharded(manifest: &Manifest, broker: &Broker) -> Result<Arc<[Sharding]>
             if sharded.iter().any(|known| *known.stream == *stream) {
                 continue;
             }
-            match broker.sharding(stream).await {
+            match broker.wait_out(stop, async || broker.sharding(stream).await).await {
                 Ok(found) => sharded.extend(found),
                 Err(error @ BrokerError::Refused { .. }) => {
                     tracing::warn!(handler = %handler.name, stream, %error,

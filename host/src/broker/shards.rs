@@ -113,7 +113,7 @@ impl Broker {
         figures: Arc<Figures>,
         stop: Stop,
     ) -> Result<Shards, BrokerError> {
-        self.agree(handler).await?;
+        self.wait_out(&stop, async || self.agree(handler).await).await?;
         let place = format!("put handler `{}` on stream `{}`", handler.name, handler.stream);
         let keys = Keys::new(&handler.stream, &handler.group);
         let claiming = async || {

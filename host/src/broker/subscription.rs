@@ -176,11 +176,14 @@ impl Broker {
     }
 
     /// Tries again for as long as what is in the way may pass, hearing a stop meanwhile.
-    pub(super) async fn patiently<T>(
+    ///
+    /// # Errors
+    ///
+    /// What the attempt says that does not pass, or [`BrokerError::Stopped`].
+    pub async fn wait_out<T>(
         &self,
-        purpose: &str,
         stop: &Stop,
-        attempt: impl AsyncFn() -> RedisResult<T>,
+        attempt: impl AsyncFn() -> Result<T, BrokerError>,
     ) -> Result<T, BrokerError> {
         let mut backoff = Backoff::default();
         loop {
@@ -188,14 +191,12 @@ impl Broker {
                 tried = attempt() => tried,
                 () = stop.cancelled() => return Err(BrokerError::Stopped),
             };
-            let error = match tried {
-                Ok(made) => return Ok(made),
-                Err(error) => error,
+            let (purpose, error) = match tried {
+                Err(BrokerError::Command { purpose, source }) if Trouble::of(&source).passes() => {
+                    (purpose, source)
+                }
+                done => return done,
             };
-            let trouble = Trouble::of(&error);
-            if !trouble.passes() || trouble == Trouble::Refused {
-                return Err(self.failed(purpose.to_owned(), error));
-            }
             if backoff.is_fresh() {
                 tracing::warn!(%error, "cannot {purpose}; trying again");
             }
@@ -204,5 +205,16 @@ impl Broker {
                 () = stop.cancelled() => return Err(BrokerError::Stopped),
             }
         }
+    }
+
+    /// As [`Self::wait_out`], for requests that have one purpose.
+    pub(super) async fn patiently<T>(
+        &self,
+        purpose: &str,
+        stop: &Stop,
+        attempt: impl AsyncFn() -> RedisResult<T>,
+    ) -> Result<T, BrokerError> {
+        let failed = |source| self.failed(purpose.to_owned(), source);
+        self.wait_out(stop, async || attempt().await.map_err(failed)).await
     }
 }
