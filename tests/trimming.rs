@@ -67,7 +67,7 @@ fn what_another_group_has_not_acknowledged_stays() {
 fn a_message_that_waits_for_its_retry_stays() {
     let (_server, mut redis, _host) = trimming();
     redis.add_many(10, "in", &[("emit", "out")]);
-    let id = redis.add("in", &[("retry-until", "2"), ("emit", "out2")]);
+    let id = redis.add("in", &[("retry-after-ms", "60000"), ("emit", "out2")]);
     redis.add_many(10, "in", &[("emit", "out")]);
     redis.wait_for(20, "out");
     // A server that removes by entry leaves the one; another leaves all behind it.

@@ -15,6 +15,8 @@ pub struct Sums {
     pub unconfirmed: usize,
     pub faults: BTreeMap<&'static str, usize>,
     pub letters: BTreeMap<String, usize>,
+    /// Buried as their host died twice with them in flight.
+    pub condemned: usize,
     pub losses: usize,
     /// Only where groups were destroyed, or else they are violations too.
     pub duplicates: usize,
@@ -45,6 +47,7 @@ impl Sums {
         for (reason, count) in &other.letters {
             *self.letters.entry(reason.clone()).or_default() += count;
         }
+        self.condemned += other.condemned;
         self.losses += other.losses;
         self.duplicates += other.duplicates;
         self.violations += other.violations;
@@ -74,6 +77,7 @@ impl fmt::Display for Sums {
             self.fault("host killed") + 3 * self.fault("all hosts killed")
         )?;
         writeln!(f, "server restarts  {of_server}")?;
+        writeln!(f, "in flight at two deaths  {}", self.condemned)?;
         writeln!(f, "longest drain    {:.1} s", self.drained.as_secs_f64())?;
         writeln!(f, "dead letters     {}", list(self.letters.iter()))?;
         write!(f, "faults           {}", list(self.faults.iter()))

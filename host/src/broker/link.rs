@@ -126,7 +126,7 @@ impl Link {
             && let Ok(mut current) = self.connection().await
         {
             // A failure shows again at the next request.
-            let _ = Lua::loading().exec_async(&mut current.connection).await;
+            let _ = Lua::teach(&mut current.connection).await;
         }
     }
 
@@ -212,7 +212,7 @@ async fn open_and_teach(
     abilities: &Abilities,
 ) -> RedisResult<MultiplexedConnection> {
     let mut connection = connector.open(Replies::Within(REPLY_TIMEOUT)).await?;
-    Lua::loading().exec_async(&mut connection).await?;
+    Lua::teach(&mut connection).await?;
     let answers: Vec<RedisResult<Value>> = Survey::questions().query_async(&mut connection).await?;
     abilities.learn(Survey::read(&answers));
     Ok(connection)

@@ -2,7 +2,8 @@
 
 use std::sync::LazyLock;
 
-use redis::{Cmd, Script};
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, RedisResult, Script};
 
 /// One of the scripts.
 #[derive(Debug, Clone, Copy)]
@@ -128,12 +129,21 @@ impl Lua {
         command
     }
 
-    /// The commands that teach a server every script (`SCRIPT LOAD`).
-    pub(super) fn loading() -> redis::Pipeline {
-        let mut pipeline = redis::pipe();
-        for lua in Self::ALL {
-            pipeline.cmd("SCRIPT").arg("LOAD").arg(lua.source()).ignore();
+    /// Teaches a server the scripts that it does not know (`SCRIPT EXISTS`, `SCRIPT LOAD`).
+    ///
+    /// A server keeps them for as long as it runs: a connection that breaks often is not to
+    /// carry all of them each time.
+    pub(super) async fn teach(connection: &mut MultiplexedConnection) -> RedisResult<()> {
+        let mut asking = redis::cmd("SCRIPT");
+        let known = asking.arg("EXISTS").arg(&*HASHES).query_async(connection).await;
+        // Who may not ask may tell.
+        let known: Vec<bool> = known.unwrap_or_default();
+        let mut loading = redis::pipe();
+        for (index, lua) in Self::ALL.iter().enumerate() {
+            if known.get(index) != Some(&true) {
+                loading.cmd("SCRIPT").arg("LOAD").arg(lua.source()).ignore();
+            }
         }
-        pipeline
+        if loading.is_empty() { Ok(()) } else { loading.exec_async(connection).await }
     }
 }
