@@ -309,7 +309,11 @@ impl Audit<'_> {
 
     /// Handlers of which not each host shows that it lives, or one that is no more.
     fn wrong_lives(&mut self) -> Vec<String> {
-        let mut live: BTreeMap<String, usize> = BTreeMap::new();
+        let all = lines(self.scenario).map(|line| {
+            let (stream, group) = (line.stream(), line.group());
+            (format!("tidegate:{{{stream}}}:live:{stream}:{group}"), 0)
+        });
+        let mut live: BTreeMap<String, usize> = all.collect();
         for key in self.redis.ask::<Vec<String>>("KEYS *:live:*") {
             let handler = key.rsplit_once(':').map_or("", |(handler, _)| handler).to_owned();
             *live.entry(handler).or_default() += 1;
