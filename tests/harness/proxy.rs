@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
@@ -132,21 +133,25 @@ fn join(client: UnixStream, server: UnixStream, rules: &Arc<Mutex<Rules>>) {
         }
     }
     let (up, down): (Allowance, Allowance) = (Arc::new(Mutex::new(up)), Arc::new(Mutex::new(down)));
+    let silent = Arc::new(AtomicBool::new(false));
     let requests = Pump {
+        silent: silent.clone(),
         from: client.try_clone().unwrap(),
         to: server.try_clone().unwrap(),
         allowance: up,
         replies: Some(down.clone()),
         rules: rules.clone(),
     };
-    let replies =
-        Pump { from: server, to: client, allowance: down, replies: None, rules: rules.clone() };
+    let (from, to) = (server, client);
+    let replies = Pump { silent, from, to, allowance: down, replies: None, rules: rules.clone() };
     thread::spawn(move || requests.run());
     thread::spawn(move || replies.run());
 }
 
 /// One direction of a connection.
 struct Pump {
+    /// What was swallowed is missing for good: a connection that lost some carries nothing any more.
+    silent: Arc<AtomicBool>,
     from: UnixStream,
     to: UnixStream,
     allowance: Allowance,
@@ -171,7 +176,8 @@ impl Pump {
     fn pass(&mut self, bytes: &[u8]) -> bool {
         {
             let mut rules = self.rules.lock().unwrap();
-            if rules.swallow {
+            if rules.swallow || self.silent.load(Ordering::Relaxed) {
+                self.silent.store(true, Ordering::Relaxed);
                 return true;
             }
             self.spring(bytes, &mut rules);

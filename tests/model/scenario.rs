@@ -86,7 +86,7 @@ impl Terms {
     pub const SHORT: Self = Self {
         lasting: Duration::from_secs(20),
         repeats: Repeats::Never,
-        order: Order::Unclaimed,
+        order: Order::Kept,
         names: Names::Apart,
         freezes: Freezes::Short,
         outages: Outages::Short,
