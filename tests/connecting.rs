@@ -101,6 +101,66 @@ fn as_a_user_with_few_rights() {
     works(&server, &tcp(&server, "redis", &format!("app:{SECRET}@")));
 }
 
+/// A user with the rights that README.md lists for a host, and these.
+fn restrict(server: &Server, more: &str) {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let rights: Vec<&str> = readme.lines().filter_map(|line| line.strip_prefix("    +")).collect();
+    assert!(rights.len() > 2, "README.md lists no rights");
+    let mut granting =
+        format!("ACL SETUSER app on >{SECRET} resetkeys ~* resetchannels &news -@all");
+    for right in rights.iter().flat_map(|line| line.split(' ')).chain(more.split_whitespace()) {
+        let right = right.trim_start_matches('+');
+        let known: Result<redis::Value, _> =
+            server.client().attempt(&format!("ACL SETUSER probe +{right}"));
+        if known.is_ok() {
+            granting.push_str(&format!(" +{right}"));
+        }
+    }
+    server.client().tell(&granting);
+    server.client().tell("ACL DELUSER probe");
+}
+
+/// What the server refused to the user, whatever became of it: command and reason.
+fn refused(client: &mut harness::Redis) -> Vec<String> {
+    let log: Vec<std::collections::HashMap<String, redis::Value>> = client.ask("ACL LOG");
+    let text = |value: &redis::Value| redis::from_redis_value::<String>(value.clone()).unwrap();
+    log.iter()
+        .map(|entry| format!("{} {}", text(&entry["object"]), text(&entry["reason"])))
+        .collect()
+}
+
+#[test]
+fn the_rights_that_the_readme_lists_are_enough() {
+    let server = Server::with(Options { tcp: true, ..Options::default() });
+    restrict(&server, "");
+    let mut client = server.client();
+    let redis = tcp(&server, "redis", &format!("app:{SECRET}@"));
+    let retry = "retry = { attempts = 2, first = \"10ms\", max = \"10ms\" }";
+    let setup = Setup::alone(&format!("[redis]\n{redis}\n{PROBE}channels = [\"news\"]\n{retry}\n"));
+    let mut host = setup.start();
+    client.add("in", &[("retry-until", "2"), ("delay-ms", "20"), ("emit", "out")]);
+    client.add("in", &[("trap", "now"), ("notice", "news")]);
+    client.add("in", &[("notice", "news")]);
+    let long: Vec<(String, &str)> = (0..4000).map(|n| (format!("field{n}"), "x")).collect();
+    client.add("in", &[&[("reject".to_owned(), "no")], &long[..]].concat());
+    client.wait_first("out");
+    client.wait_for(2, "{in}:dead");
+    client.wait_settled("in", "h");
+    client.add("in", &[("print", "begun"), ("sleep-ms", "700"), ("emit", "out")]);
+    eventually("it is in hand", || host.log().contains("begun"));
+    host.kill();
+    let mut host = setup.start();
+    client.wait_for(2, "out");
+    client.wait_settled("in", "h");
+    host.stop();
+    let refused = refused(&mut client);
+    // These are only asked about: newer servers, and whether scripts are known.
+    let asked =
+        ["xackdel", "xnack", "waitaof", "xautoclaim", "xtrim", "hello", "client|setinfo", "ping"];
+    let odd = |line: &&String| !asked.iter().any(|command| line.starts_with(command));
+    assert_eq!(refused.iter().filter(odd).collect::<Vec<_>>(), [""; 0]);
+}
+
 #[test]
 fn a_wrong_password_is_named_as_such_and_ends_the_start() {
     let server = Server::with(Options { tcp: true, password: Some("right"), ..Options::default() });

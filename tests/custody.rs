@@ -120,6 +120,7 @@ fn a_message_that_kills_its_host_twice_is_buried_and_its_mates_are_handled() {
     assert_eq!(redis.length(DEAD), 1);
     assert_eq!(redis.column("out", "attempt"), ["1"; 3], "a death is nobody's failure");
     assert!(!host.log().contains("culprit"), "it is not run a third time");
+    eventually("nothing is kept of it", || !redis.exists("tidegate:{in}:deaths:in:h"));
     host.stop();
     assert_eq!(redis.ask::<Vec<String>>("KEYS tidegate:*"), [""; 0]);
 }

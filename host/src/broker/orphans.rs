@@ -59,6 +59,22 @@ enum Kind {
     Stranger,
 }
 
+/// Who is in a group.
+struct Census {
+    /// The other consumers that no live host answers for.
+    lifeless: Vec<Consumer>,
+    /// How many entries nobody has.
+    unowned: i64,
+    deaths: Deaths,
+}
+
+/// Whether any entry has deaths of hosts counted against it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Deaths {
+    Counted,
+    None,
+}
+
 impl Orphans {
     pub(super) fn new(post: Arc<Post>, claims: Claims) -> Self {
         Self { post, claims, wanted: false, spared_until: None }
@@ -83,7 +99,10 @@ impl Orphans {
         if !std::mem::take(&mut self.wanted) {
             return Ok(Vec::new());
         }
-        let (lifeless, unowned) = self.census().await?;
+        let Census { lifeless, unowned, deaths } = self.census().await?;
+        if deaths == Deaths::Counted && !quarantine.is_busy() {
+            quarantine.tidy().await?;
+        }
         if self.spared_until.is_some_and(|until| Instant::now() < until) {
             return Ok(Vec::new());
         }
@@ -106,13 +125,13 @@ impl Orphans {
         Ok(taken)
     }
 
-    /// The other consumers that no live host answers for, and how many entries nobody has.
-    async fn census(&self) -> Result<(Vec<Consumer>, i64), ReadError> {
+    async fn census(&self) -> Result<Census, ReadError> {
         let (stream, group) = (&*self.post.handler.stream, &*self.post.handler.group);
         let mut asking = redis::pipe();
         asking.cmd("XINFO").arg("CONSUMERS").arg(stream).arg(group);
         asking.cmd("SMEMBERS").arg(&self.post.keys.hosts);
         asking.cmd("XPENDING").arg(stream).arg(group);
+        asking.cmd("EXISTS").arg(&self.post.keys.deaths);
         let answers = self.post.link.pipeline(asking.ignore_errors()).await?;
         let answers: Vec<Value> = answers.into_iter().collect::<RedisResult<_>>()?;
         let mut answers = answers.into_iter();
@@ -120,6 +139,7 @@ impl Orphans {
         let rows = reply::rows("XINFO CONSUMERS", answer())?;
         let hosts = names(answer())?;
         let unowned = unowned(answer())?;
+        let deaths = if answer() == Value::Int(1) { Deaths::Counted } else { Deaths::None };
         let mut consumers = consumers(&rows, hosts);
         if let Some(waiting) = consumers.iter().find(|consumer| consumer.name == WAITING) {
             self.recall(waiting).await?;
@@ -127,7 +147,7 @@ impl Orphans {
         let me = self.post.consumer.now();
         consumers.retain(|consumer| *consumer.name != *me && consumer.name != WAITING);
         self.keep_lifeless(&mut consumers).await?;
-        Ok((consumers, unowned))
+        Ok(Census { lifeless: consumers, unowned, deaths })
     }
 
     async fn keep_lifeless(&self, consumers: &mut Vec<Consumer>) -> Result<(), ReadError> {

@@ -134,10 +134,16 @@ impl Quarantine {
             }
         }
         if !self.is_busy() {
-            self.post.link.query(&self.presence.acquitting(&[])).await?;
+            self.tidy().await?;
         }
         self.permit = None;
         Ok(Next::Crowd)
+    }
+
+    /// Forgets what is known of entries that are settled.
+    pub(super) async fn tidy(&self) -> Result<(), ReadError> {
+        self.post.link.query(&self.presence.acquitting(&[])).await?;
+        Ok(())
     }
 
     /// Ends the turn of all others, as they have nothing to do.
