@@ -295,6 +295,22 @@ fn a_message_that_was_trimmed_while_a_killed_host_held_it_is_buried_as_trimmed()
 }
 
 #[test]
+fn old_entries_behind_young_ones_are_taken_over() {
+    let server = Server::start();
+    let mut redis = server.client();
+    redis.tell("XGROUP CREATE in h 0 MKSTREAM");
+    let ids = redis.add_many(3000, "in", &[("emit", "out")]);
+    redis.tell("XREADGROUP GROUP h stranger COUNT 3000 STREAMS in >");
+    // Those before them are in work still, for all that anyone can know.
+    let old = ids[2990..].join(" ");
+    redis.tell(&format!("XCLAIM in h stranger 0 {old} IDLE 60000 JUSTID"));
+    let _host = Host::start(&server, PROBE);
+    within(Duration::from_secs(8), "they are handled", || redis.length("out") >= 10);
+    let handled = sorted(redis.column("out", "id"));
+    assert_eq!(handled, ids[2990..], "and no other");
+}
+
+#[test]
 fn what_a_consumer_of_another_kind_left_behind_is_taken_over() {
     let server = Server::start();
     let mut redis = server.client();
