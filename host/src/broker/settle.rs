@@ -202,11 +202,11 @@ impl Clerk {
             Ok(replies) => replies.into_iter(),
             Err(error) => return calls.iter().map(|_| Err(error.clone())).collect(),
         };
-        let mut answer = |call: &Call| match &announced {
+        let answer = |call: &Call| match &announced {
             Err(error) if !may_go(call) => Err(error.clone()),
             Ok(()) | Err(_) => call.answer(replies.by_ref().take(call.commands.len()).collect()),
         };
-        calls.iter().map(|call| answer(call)).collect()
+        calls.iter().map(answer).collect()
     }
 
     /// What a refused call means for the settlements it carried.
