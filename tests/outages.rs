@@ -436,6 +436,14 @@ fn whatever_happens_every_message_comes_to_its_one_end() {
         redis.length("out2") + redis.length("{in}:dead") >= handled.len() + rejected.len()
     });
     redis.wait_settled("in", "h");
+    // Two deaths of hosts with one message in flight bury it, whoever is to blame.
+    let letters = redis.entries("{in}:dead").into_iter();
+    let condemned = letters.filter(|letter| letter.get("tidegate.error").contains("died twice"));
+    let condemned: Vec<_> = condemned.map(|letter| letter.get("tidegate.id")).collect();
+    handled.retain(|id| !condemned.contains(id));
+    rejected.extend(condemned);
+    rejected.sort();
+    rejected.dedup();
     assert_eq!(sorted(redis.column("out2", "id")), sorted(handled));
-    assert_eq!(sorted(redis.column("{in}:dead", "tidegate.id")), sorted(rejected));
+    assert_eq!(sorted(redis.column("{in}:dead", "tidegate.id")), rejected);
 }

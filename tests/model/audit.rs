@@ -383,7 +383,9 @@ fn strangers(redis: &mut Redis, line: Line) -> Vec<String> {
     let mut consumers = redis.consumers(stream, group);
     consumers.retain(|name| {
         let live = format!("EXISTS tidegate:{{{stream}}}:live:{stream}:{group}:{name}");
-        name != "tidegate:waiting" && redis.ask::<usize>(&live) == 0
+        let lease = format!("GET tidegate:{{{stream}}}:lease:{stream}:{group}");
+        let owns = redis.ask::<Option<String>>(&lease).as_ref() == Some(name);
+        name != "tidegate:waiting" && !owns && redis.ask::<usize>(&live) == 0
     });
     consumers.into_iter().map(|name| format!("`{name}` of {group}")).collect()
 }
