@@ -1,6 +1,8 @@
 //! Streams whose messages are handled in order: by key, across failures, kills and hosts.
 
 mod harness;
+#[path = "order/beside.rs"]
+mod beside;
 #[path = "order/shards.rs"]
 mod shards;
 

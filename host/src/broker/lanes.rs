@@ -101,14 +101,19 @@ impl Lanes {
         self.moved.notify_one();
     }
 
-    /// Takes in that heads have waited long enough. Others of these ids are left as they are.
-    pub(super) fn due(&self, ids: impl IntoIterator<Item = MessageId>) {
+    /// Takes in that heads have waited long enough. Gives how many of these ids are no heads: somebody
+    /// may have put them there, as a replay does.
+    pub(super) fn due(&self, ids: impl IntoIterator<Item = MessageId>) -> usize {
         let mut lines = self.lock();
+        let mut others = 0;
         for id in ids {
-            if lines.stage(&id) == Some(Stage::Waiting) {
-                lines.move_to(&id, Stage::Ready);
+            match lines.stage(&id) {
+                Some(Stage::Waiting) => lines.move_to(&id, Stage::Ready),
+                Some(Stage::Ready | Stage::InHand) => {}
+                None => others += 1,
             }
         }
+        others
     }
 
     /// Has all heads that wait handed out now.

@@ -127,7 +127,9 @@ impl Ordered {
             let count = waiting.len();
             let later = waiting.iter().map(|entry| number(&entry.value)).find(|at| *at > now);
             let due = waiting.iter().take_while(|entry| number(&entry.value) <= now);
-            self.lanes.due(due.filter_map(|entry| parse_id(&entry.name)));
+            if self.lanes.due(due.filter_map(|entry| parse_id(&entry.name))) > 0 {
+                self.standing = self.standing.max(Standing::Unknown);
+            }
             if let Some(at) = later {
                 self.post.wake.after(Duration::from_millis(at - now));
             }

@@ -1,0 +1,110 @@
+//! Order beside everything else that a manifest may ask for.
+
+use std::time::Duration;
+
+use super::harness::{Host, Server, Setup, eventually, never};
+use super::{ORDERED, all_in_order, fill, in_order};
+
+fn now(redis: &mut super::Redis) -> u64 {
+    let (seconds, micros): (u64, u64) = redis.ask("TIME");
+    seconds * 1000 + micros / 1000
+}
+
+#[test]
+fn a_rate_bounds_it() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let count = fill(&mut redis, "in", 3, 20);
+    let from = now(&mut redis);
+    let _host = Host::start(&server, &format!("{ORDERED}rate = \"40/s\"\nburst = 2\n"));
+    all_in_order(&mut redis, &["in"], count);
+    for (before, entry) in redis.entries("out").iter().enumerate() {
+        let seconds = (entry.millis() - from) as f64 / 1000.0;
+        assert!((before + 1) as f64 <= 2.0 + 40.0 * seconds, "{} after {seconds} s", before + 1);
+    }
+}
+
+#[test]
+fn repeats_are_dropped_and_hold_up_nobody() {
+    let server = Server::start();
+    let mut redis = server.client();
+    for n in 0..40 {
+        let (key, number) = ((n % 2).to_string(), (n / 4).to_string());
+        // Each number comes twice for each key: side by side they are in work together.
+        let number = format!("{key}-{number}");
+        let fields = [("key", &*key), ("data", &*key), ("number", &*number)];
+        redis.add("in", &[&fields[..], &[("sleep-ms", "3"), ("emit", "out")]].concat());
+    }
+    let dedupe = "dedupe = { key = \"number\", window = \"1h\" }\n";
+    let _host = Host::start(&server, &format!("{ORDERED}{dedupe}"));
+    all_in_order(&mut redis, &["in"], 20);
+}
+
+#[test]
+fn a_pause_stops_it_and_a_resumption_goes_on_in_order() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let command = |arguments: &[&str]| {
+        Setup::new(&server, ORDERED).command(arguments).finish().expect(0);
+    };
+    command(&["pause", "h"]);
+    let mut host = Host::start(&server, ORDERED);
+    let count = fill(&mut redis, "in", 4, 30);
+    never(Duration::from_millis(800), "one is handled", || redis.length("out") > 0);
+    command(&["resume", "h"]);
+    eventually("it goes on", || redis.length("out") > 20);
+    command(&["pause", "h"]);
+    host.stop();
+    host.start_again();
+    command(&["resume", "h"]);
+    all_in_order(&mut redis, &["in"], count);
+}
+
+#[test]
+fn a_circuit_pauses_it_and_buries_nothing() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let until = (now(&mut redis) + 1200).to_string();
+    for n in 0..30 {
+        let key = (n % 3).to_string();
+        let fields = [("key", &*key), ("data", &*key), ("retry-before", &*until)];
+        redis.add("in", &[&fields[..], &[("emit", "out")]].concat());
+    }
+    let circuit = "circuit = { failures = 2, pause = \"200ms\" }\n";
+    let _host = Host::start(&server, &format!("{ORDERED}{circuit}"));
+    all_in_order(&mut redis, &["in"], 30);
+    assert_eq!(redis.length("{in}:dead"), 0);
+}
+
+#[test]
+fn what_is_handled_goes_from_the_stream_and_delayed_outputs_come() {
+    let server = Server::start();
+    let mut redis = server.client();
+    for n in 0..40 {
+        let key = (n % 4).to_string();
+        let until = if n % 9 == 5 { "2" } else { "1" };
+        let fields = [("key", &*key), ("data", &*key), ("retry-until", until)];
+        redis.add("in", &[&fields[..], &[("delay-ms", "50"), ("emit", "out")]].concat());
+    }
+    let _host = Host::start(&server, &format!("{ORDERED}trim = \"handled\"\n"));
+    redis.wait_settled("in", "h");
+    let out = redis.wait_for(40, "out");
+    in_order(&out);
+    eventually("the stream is empty", || redis.length("in") == 0);
+}
+
+#[test]
+fn a_message_that_is_replayed_comes_again_and_the_next_ones_after_it() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let _host = Host::start(&server, ORDERED);
+    let first = redis.add("in", &[("key", "a"), ("data", "a"), ("emit", "out")]);
+    redis.wait_settled("in", "h");
+    let replay = ["replay", "h", "--from", &first, "--yes"];
+    Setup::new(&server, ORDERED).command(&replay).finish().expect(0);
+    let out = redis.wait_for(2, "out");
+    assert_eq!(out[1].get("id"), first);
+    redis.add("in", &[("key", "a"), ("data", "a"), ("emit", "out")]);
+    redis.wait_for(3, "out");
+    redis.wait_settled("in", "h");
+}
