@@ -302,3 +302,21 @@ fn a_settlement_that_is_on_the_servers_disk_counts() {
     redis.tell("CONFIG SET appendonly yes");
     within(Duration::from_secs(30), "it counts", || redis.sign("in", "h")["handled"] == 501);
 }
+
+#[test]
+fn without_the_right_to_acknowledge_nothing_is_written_again_and_again() {
+    let (_server, mut redis, _host) = limited("~*");
+    let asked = redis.attempt::<redis::Value>("EVAL return(redis.acl_check_cmd('PING')) 0");
+    if asked.is_err() {
+        return skipped("scripts of this server cannot ask what their user may do");
+    }
+    redis.tell("ACL SETUSER app -xack");
+    redis.add("in", &[("emit", "out")]);
+    redis.add("in", &[("reject", "no")]);
+    never(Duration::from_secs(2), "anything is written", || {
+        redis.length("out") + redis.length("{in}:dead") > 0
+    });
+    redis.tell("ACL SETUSER app +xack");
+    redis.wait_settled("in", "h");
+    assert_eq!((redis.length("out"), redis.length("{in}:dead")), (1, 1));
+}

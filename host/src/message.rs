@@ -259,6 +259,11 @@ impl Held {
         self.lock().leases.contains_key(id)
     }
 
+    /// How much is in hand.
+    pub(crate) fn count(&self) -> usize {
+        self.lock().leases.len()
+    }
+
     /// All that is in hand.
     pub(crate) fn ids(&self) -> Vec<MessageId> {
         self.lock().leases.keys().copied().collect()

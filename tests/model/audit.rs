@@ -165,12 +165,13 @@ impl Audit<'_> {
     }
 
     fn fate_is_met(&mut self, sent: &Sent, entry: &Entry, found: &Found<'_>) {
-        if let [letter] = found.letters
-            && is_condemned(letter)
-        {
+        if found.letters.iter().any(is_condemned) {
             // Hosts are killed so often here that it happens to the innocent; they are not lost.
             self.sums.condemned += 1;
-            return self.letter_is_whole(sent, entry, letter, Some("trap"));
+            for letter in found.letters.iter().filter(|letter| is_condemned(letter)) {
+                self.letter_is_whole(sent, entry, letter, Some("trap"));
+            }
+            return;
         }
         let (streams, attempt): (&[&str], u32) = match sent.kind.fate() {
             Fate::Written(streams, attempt) => (streams, attempt),

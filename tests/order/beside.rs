@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::harness::{Host, Server, Setup, eventually, never};
+use super::harness::{Host, Proxy, Server, Setup, eventually, never};
 use super::{ORDERED, all_in_order, fill, in_order};
 
 fn now(redis: &mut super::Redis) -> u64 {
@@ -77,6 +77,23 @@ fn a_circuit_pauses_it_and_buries_nothing() {
 }
 
 #[test]
+fn where_some_values_keep_failing_a_circuit_lets_the_others_through() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let circuit = "circuit = { failures = 2, pause = \"50ms\" }\n";
+    for key in ["p", "q", "r"] {
+        redis.add("in", &[("key", key), ("data", key), ("retry", "always")]);
+    }
+    let _host = Host::start(&server, &format!("{ORDERED}{circuit}"));
+    eventually("they fail", || redis.ask::<usize>("HLEN tidegate:{in}:failures:in:h") == 3);
+    for n in 0..5 {
+        let key = format!("good{n}");
+        redis.add("in", &[("key", &*key), ("data", &*key), ("emit", "out")]);
+    }
+    redis.wait_for(5, "out");
+}
+
+#[test]
 fn what_is_handled_goes_from_the_stream_and_delayed_outputs_come() {
     let server = Server::start();
     let mut redis = server.client();
@@ -107,4 +124,51 @@ fn a_message_that_is_replayed_comes_again_and_the_next_ones_after_it() {
     redis.add("in", &[("key", "a"), ("data", "a"), ("emit", "out")]);
     redis.wait_for(3, "out");
     redis.wait_settled("in", "h");
+}
+
+#[test]
+fn a_retry_that_is_buried_by_hand_lets_the_next_ones_on_and_no_other_retry() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let _host = Host::start(&server, ORDERED);
+    let later = ("retry-after-ms", "600000");
+    let ids: Vec<String> = ["a", "b", "c"]
+        .iter()
+        .map(|key| redis.add("in", &[("key", *key), ("data", *key), later, ("emit", "out")]))
+        .collect();
+    let next = redis.add("in", &[("key", "a"), ("data", "a"), ("emit", "out")]);
+    let waiting = |redis: &mut super::Redis| redis.ask::<usize>("ZCARD tidegate:{in}:waiting:in:h");
+    eventually("they wait", || waiting(&mut redis) == 3);
+    let bury = ["retries", "bury", &ids[0], "--because", "a test"];
+    Setup::new(&server, ORDERED).command(&bury).finish().expect(0);
+    assert_eq!(redis.wait_first("out").get("id"), next);
+    never(Duration::from_secs(3), "another is tried", || waiting(&mut redis) != 2);
+    assert_eq!(redis.length("{in}:dead"), 1);
+}
+
+#[test]
+fn one_value_with_much_to_do_holds_up_no_other_for_long() {
+    let server = Server::start();
+    let mut redis = server.client();
+    redis.add("in", &[("key", "a"), ("data", "a"), ("retry-after-ms", "600000"), ("emit", "out")]);
+    redis.add_many(3000, "in", &[("key", "a"), ("data", "a"), ("emit", "out")]);
+    let other = redis.add("in", &[("key", "b"), ("data", "b"), ("emit", "out")]);
+    let _host = Host::start(&server, ORDERED);
+    assert_eq!(redis.wait_first("out").get("id"), other);
+}
+
+#[test]
+fn a_wait_whose_answer_is_lost_keeps_the_order() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let proxy = Proxy::before(&server);
+    let first = [("key", "a"), ("data", "a"), ("sleep-ms", "300"), ("retry-until", "2")];
+    redis.add("in", &[&first[..], &[("emit", "out")]].concat());
+    redis.add("in", &[("key", "a"), ("data", "a"), ("emit", "out")]);
+    let slow = ORDERED.replace("first = \"20ms\", max = \"50ms\"", "first = \"3s\", max = \"3s\"");
+    let _host = Host::at(&proxy.url(), &slow);
+    // What tells of the failure is in the request that parks it.
+    proxy.cut_replies("attempt 1 of 2", 0, 1);
+    eventually("the answer is cut", || proxy.cuts() > 0);
+    all_in_order(&mut redis, &["in"], 2);
 }

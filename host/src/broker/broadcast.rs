@@ -78,6 +78,7 @@ impl Member {
             &keys.waiting,
             &keys.failures,
             &keys.live(host),
+            &keys.deaths,
         ]);
         disbanding.arg(&group).arg(host).arg(GONE_AFTER.as_millis() as u64);
         let answer = self.link.query(&disbanding).await?;

@@ -138,7 +138,7 @@ impl Feed {
             self.move_out().await?;
         }
         match self.returns.quarantine.next(&self.stop).await? {
-            Next::Alone(suspect) => return Ok(vec![suspect]),
+            Next::Alone(suspect) => return self.in_time(suspect).await,
             Next::Nobody => return Ok(Vec::new()),
             Next::Crowd => {}
         }
@@ -154,6 +154,23 @@ impl Feed {
             self.returns.quarantine.hurry();
         }
         Ok(found)
+    }
+
+    /// A suspect, once there is a token for it where the handler has a rate.
+    async fn in_time(&mut self, suspect: Delivery) -> Result<Vec<Delivery>, ReadError> {
+        let Some(mut meter) = self.meter.take() else { return Ok(vec![suspect]) };
+        meter.early.push(suspect);
+        let ripe = loop {
+            match meter.ripened().await {
+                Ok(ripe) if ripe.is_empty() && !self.stop.is_cancelled() => {}
+                done => break done,
+            }
+            if self.post.valve.is_shut() {
+                self.rest().await;
+            }
+        };
+        self.meter = Some(meter);
+        ripe
     }
 
     async fn unmetered(&mut self, slots: usize) -> Result<Vec<Delivery>, ReadError> {

@@ -25,6 +25,24 @@ pub(super) enum Stage {
     Waiting,
 }
 
+/// Where heads are taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Oldest,
+    Newest,
+}
+
+impl End {
+    /// This one; the other is next.
+    pub(super) fn swap(&mut self) -> Self {
+        let other = match self {
+            Self::Oldest => Self::Newest,
+            Self::Newest => Self::Oldest,
+        };
+        std::mem::replace(self, other)
+    }
+}
+
 /// What a settlement means for those behind the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
@@ -74,10 +92,14 @@ impl Lanes {
         }
     }
 
-    /// Hands out heads that are ready, the oldest first.
-    pub(super) fn take(&self, most: usize) -> Vec<MessageId> {
+    /// Hands out heads that are ready, beginning at this end.
+    pub(super) fn take(&self, most: usize, from: End) -> Vec<MessageId> {
         let mut lines = self.lock();
-        let taken: Vec<_> = std::iter::from_fn(|| lines.ready.pop_first()).take(most).collect();
+        let next = || match from {
+            End::Oldest => lines.ready.pop_first(),
+            End::Newest => lines.ready.pop_last(),
+        };
+        let taken: Vec<_> = std::iter::from_fn(next).take(most).collect();
         for id in &taken {
             lines.move_to(id, Stage::InHand);
         }
@@ -116,14 +138,20 @@ impl Lanes {
         others
     }
 
-    /// Has all heads that wait handed out now.
-    pub(super) fn hurry(&self) {
-        let mut lines = self.lock();
-        let waiting = |id: &&MessageId| lines.stage(id) == Some(Stage::Waiting);
-        let waiting: Vec<_> = lines.heads.keys().filter(waiting).copied().collect();
-        for id in waiting {
-            lines.move_to(&id, Stage::Ready);
-        }
+    /// Heads that wait for their next attempt, behind an id, the oldest first.
+    pub(super) fn waiting_behind(&self, from: Option<MessageId>, most: usize) -> Vec<MessageId> {
+        let lines = self.lock();
+        let waits = |id: &&MessageId| from < Some(**id) && lines.stage(id) == Some(Stage::Waiting);
+        let mut waiting: Vec<_> = lines.heads.keys().filter(waits).copied().collect();
+        waiting.sort_unstable();
+        waiting.truncate(most);
+        waiting
+    }
+
+    /// How many messages are not in hand.
+    pub(super) fn at_rest(&self) -> usize {
+        let lines = self.lock();
+        lines.behind + lines.waiting + lines.ready.len()
     }
 
     /// Has heads handed out again that were, and that nobody has in hand any more.
@@ -228,42 +256,42 @@ mod tests {
     #[test]
     fn the_heads_of_different_keys_go_at_once_and_each_next_one_when_its_head_is_done() {
         let lanes = lanes(&[(1, "a"), (2, "a"), (3, "b"), (4, "a")]);
-        assert_eq!(lanes.take(9), [id(1), id(3)]);
-        assert_eq!(lanes.take(9), []);
+        assert_eq!(lanes.take(9, End::Oldest), [id(1), id(3)]);
+        assert_eq!(lanes.take(9, End::Oldest), []);
         settled(&lanes, [(id(1), After::Next)]);
-        assert_eq!(lanes.take(9), [id(2)]);
+        assert_eq!(lanes.take(9, End::Oldest), [id(2)]);
         assert_eq!(lanes.behind(), 1);
         settled(&lanes, [(id(3), After::Next), (id(2), After::Next)]);
-        assert_eq!(lanes.take(9), [id(4)]);
+        assert_eq!(lanes.take(9, End::Oldest), [id(4)]);
     }
 
     #[test]
     fn a_head_that_is_tried_again_holds_back_its_own_key_alone() {
         let lanes = lanes(&[(1, "a"), (2, "a"), (3, "b"), (4, "b")]);
-        lanes.take(9);
+        lanes.take(9, End::Oldest);
         settled(&lanes, [(id(1), After::Again), (id(3), After::Next)]);
-        assert_eq!((lanes.take(9), lanes.waiting()), (vec![id(4)], 1));
+        assert_eq!((lanes.take(9, End::Oldest), lanes.waiting()), (vec![id(4)], 1));
         lanes.due([id(1), id(2), id(77)]);
-        assert_eq!((lanes.take(9), lanes.waiting()), (vec![id(1)], 0));
+        assert_eq!((lanes.take(9, End::Oldest), lanes.waiting()), (vec![id(1)], 0));
         settled(&lanes, [(id(1), After::Next)]);
-        assert_eq!(lanes.take(9), [id(2)]);
+        assert_eq!(lanes.take(9, End::Oldest), [id(2)]);
     }
 
     #[test]
     fn what_is_known_is_not_admitted_twice() {
         let lanes = lanes(&[(1, "a"), (2, "a")]);
-        lanes.take(1);
+        lanes.take(1, End::Oldest);
         lanes.admit(id(1), key("a"), Stage::Ready);
         lanes.admit(id(2), key("a"), Stage::Ready);
-        assert_eq!((lanes.take(9), lanes.behind()), (vec![], 1));
+        assert_eq!((lanes.take(9, End::Oldest), lanes.behind()), (vec![], 1));
     }
 
     #[test]
     fn what_nobody_has_in_hand_any_more_is_handed_out_again() {
         let lanes = lanes(&[(1, "a"), (2, "b"), (3, "c")]);
-        lanes.take(2);
+        lanes.take(2, End::Oldest);
         lanes.reconsider(|held| *held == id(1));
-        assert_eq!(lanes.take(9), [id(2), id(3)]);
+        assert_eq!(lanes.take(9, End::Oldest), [id(2), id(3)]);
     }
 
     proptest! {
@@ -279,7 +307,7 @@ mod tests {
             let mut handed: HashMap<u8, Vec<MessageId>> = HashMap::new();
             let mut failed: BTreeSet<MessageId> = BTreeSet::new();
             loop {
-                let now = lanes.take(2);
+                let now = lanes.take(2, End::Oldest);
                 if now.is_empty() && lanes.waiting() == 0 {
                     break;
                 }

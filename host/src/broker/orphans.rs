@@ -17,6 +17,7 @@ use super::post::Post;
 use super::quarantine::Quarantine;
 use super::reply::{self, Row, UnexpectedReply};
 use super::scripts::Lua;
+use crate::manifest::Supply;
 use crate::message::{Delivery, MessageId};
 
 /// Entries are left alone until they have been idle for this long: a worker of another kind may
@@ -137,7 +138,11 @@ impl Orphans {
         let mut answers = answers.into_iter();
         let mut answer = || answers.next().unwrap_or_default();
         let rows = reply::rows("XINFO CONSUMERS", answer())?;
-        let hosts = names(answer())?;
+        let mut hosts = names(answer())?;
+        if self.post.handler.supply == Supply::Broadcast {
+            // They are the hosts of all groups, and this one is one host's.
+            hosts.clear();
+        }
         let unowned = unowned(answer())?;
         let deaths = if answer() == Value::Int(1) { Deaths::Counted } else { Deaths::None };
         let mut consumers = consumers(&rows, hosts);

@@ -39,7 +39,7 @@ pub(super) struct Meter {
     key: String,
     /// Tokens to give back.
     pub(super) unused: usize,
-    early: Vec<Delivery>,
+    pub(super) early: Vec<Delivery>,
     /// When those that were read without a token may be handed on, once that is known.
     ripe: Option<Instant>,
 }
@@ -125,7 +125,7 @@ impl Meter {
     }
 
     /// What was read without a token, once it has one.
-    async fn ripened(&mut self) -> Result<Vec<Delivery>, ReadError> {
+    pub(super) async fn ripened(&mut self) -> Result<Vec<Delivery>, ReadError> {
         if self.early.is_empty() {
             return Ok(Vec::new());
         }

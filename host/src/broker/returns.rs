@@ -27,6 +27,12 @@ use crate::message::{Delivery, MessageId};
 /// delivers to a reader that is gone. And other hosts die, and park retries.
 const EVERY: Duration = Duration::from_secs(2);
 
+/// Retries looked at in one step, …
+const DUE_PAGE: usize = 64;
+
+/// … and steps, where those before are in hand, or wait to be buried or to run alone.
+const DUE_PAGES: usize = 64;
+
 /// Finds entries that are pending without anyone at work on them.
 pub(super) struct Returns {
     post: Arc<Post>,
@@ -218,22 +224,27 @@ impl Returns {
 
     /// Retries whose time has come by the server's clock.
     async fn due(&mut self, slots: usize) -> Result<Vec<Delivery>, ReadError> {
-        let mut asking = redis::pipe();
-        asking.cmd("TIME");
-        asking.cmd("ZRANGE").arg(&self.post.keys.waiting).arg(0).arg(slots - 1).arg("WITHSCORES");
-        let mut answers = self.post.link.pipeline(asking.ignore_errors()).await?.into_iter();
-        let mut answer = || answers.next().unwrap_or(Ok(Value::Nil));
-        let now = reply::server_millis(answer()?)?;
-        let waiting = reply::fields("ZRANGE", answer()?)?;
         let mut due = Vec::new();
-        for entry in waiting {
-            let at = number(&entry.value);
-            if at > now {
+        let size = slots.max(DUE_PAGE);
+        for page in 0..DUE_PAGES {
+            let mut asking = redis::pipe();
+            asking.cmd("TIME").cmd("ZRANGE").arg(&self.post.keys.waiting);
+            asking.arg(page * size).arg((page + 1) * size - 1).arg("WITHSCORES");
+            let mut answers = self.post.link.pipeline(asking.ignore_errors()).await?.into_iter();
+            let mut answer = || answers.next().unwrap_or(Ok(Value::Nil));
+            let now = reply::server_millis(answer()?)?;
+            let waiting = reply::fields("ZRANGE", answer()?)?;
+            let later = waiting.iter().map(|entry| number(&entry.value)).find(|at| *at > now);
+            let ripe = waiting.iter().take_while(|entry| number(&entry.value) <= now);
+            // One that is still in hand is only about to wait: its settlement is not confirmed yet.
+            let ids = ripe.filter_map(|entry| parse_id(&entry.name));
+            due.extend(ids.filter(|id| self.is_missing(id)).take(slots));
+            if let Some(at) = later {
                 self.post.wake.after(Duration::from_millis(at - now));
+            }
+            if !due.is_empty() || later.is_some() || waiting.len() < size {
                 break;
             }
-            // One that is still in hand is only about to wait: its settlement is not confirmed yet.
-            due.extend(parse_id(&entry.name).filter(|id| self.is_missing(id)));
         }
         if due.is_empty() {
             return Ok(Vec::new());

@@ -72,7 +72,8 @@ impl Settler {
 
     /// As [`Self::settle`], but leaves the entry pending where that would have to wait.
     pub(super) fn settle_at_once(&self, delivery: Delivery, settlement: Settlement) {
-        let item = item(delivery, settlement);
+        let mut item = item(delivery, settlement);
+        item.bytes = item.bytes.min(WAITING_BYTES);
         let Ok(room) = self.room.try_acquire_many(item.bytes) else { return };
         let Ok(place) = self.queue.try_reserve() else { return };
         room.forget();

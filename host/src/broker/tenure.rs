@@ -31,8 +31,14 @@ impl Tenure {
     }
 
     /// Takes in that the lease was asked to be renewed at this time, and was.
+    ///
+    /// Too late is over: what was dropped meanwhile is for the next tenure.
     pub(super) fn confirm(&self, asked: Instant) {
-        *self.until() = asked + LASTS - MARGIN;
+        if self.holds() {
+            *self.until() = asked + LASTS - MARGIN;
+        } else {
+            self.end();
+        }
     }
 
     /// Takes in that the lease is someone else's.
@@ -68,9 +74,12 @@ mod tests {
     #[tokio::test]
     async fn a_tenure_lapses_when_it_is_not_confirmed_or_is_over() {
         let long_ago = Instant::now() - LASTS;
-        let tenure = Tenure::new("a#1".into(), long_ago);
-        assert!(!tenure.holds());
-        tenure.lapsed().await;
+        let lapsed = Tenure::new("a#1".into(), long_ago);
+        assert!(!lapsed.holds());
+        lapsed.lapsed().await;
+        lapsed.confirm(Instant::now());
+        assert!(!lapsed.holds(), "what was dropped is not taken up again");
+        let tenure = Tenure::new("a#2".into(), Instant::now());
         tenure.confirm(Instant::now());
         assert!(tenure.holds());
         tenure.end();

@@ -19,8 +19,8 @@ const CONSEQUENCES: &str = "\
 All that the handler has settled is handed to it again: handled, passed over or buried. Only it
 sees the messages, each as a first attempt; other groups of the stream do not notice. Its outputs
 are written again, and whatever else it does is done again. What it holds, or has not read yet,
-is left alone: it is handled anyway. A handler with `dedupe` drops what it has handled within its
-window.";
+is left alone: it is handled anyway. A handler with `dedupe` still drops
+what repeats another message, but a message that comes again is no repeat of itself.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = CONSEQUENCES)]

@@ -20,7 +20,8 @@ use tokio::time::{Instant, timeout};
 use super::claim::Claims;
 use super::connect::{Backoff, Connector, Replies};
 use super::feed::ReadError;
-use super::lanes::{Lanes, Stage};
+use super::lanes::{End, Lanes, Stage};
+use super::portion::Portion;
 use super::post::Post;
 use super::rate::Meter;
 use super::reply;
@@ -73,10 +74,15 @@ pub struct Ordered {
     standing: Standing,
     news: News,
     kept: Kept,
+    /// Where the next single one comes from.
+    end: End,
+    portion: Portion,
     backoff: Backoff,
     swept: Instant,
     reader: Option<MultiplexedConnection>,
     bell: Option<Ringing>,
+    /// Up to where retries were compared with what Redis knows; none to begin anew.
+    compared: Option<MessageId>,
     /// The last entry that was seen: where the next wait begins.
     last: MessageId,
 }
@@ -118,10 +124,13 @@ impl Ordered {
             standing: Standing::Unknown,
             news: News::Some(Rang::TimedOut),
             kept: Kept::default(),
+            end: End::Oldest,
+            portion: Portion::default(),
             backoff: Backoff::default(),
             swept: Instant::now(),
             reader: None,
             bell: None,
+            compared: None,
             last: MessageId { millis: 0, sequence: 0 },
         }
     }
@@ -176,29 +185,44 @@ impl Ordered {
         if allowed == 0 {
             return Ok(Vec::new());
         }
-        let found = self.find(allowed).await?;
         if let Some(meter) = &mut self.meter {
-            meter.unused += allowed.saturating_sub(found.len());
+            // Until something comes of them.
+            meter.unused += allowed;
+        }
+        let found = self.find(allowed).await?;
+        let found = self.post.without_repeats(found).await?;
+        if let Some(meter) = &mut self.meter {
+            let used = found.iter().filter(|one| self.post.handler.filter.accepts(&one.message));
+            meter.unused = meter.unused.saturating_sub(used.count());
             if found.is_empty() {
                 meter.give_back().await?;
             }
         }
-        if found.is_empty() {
+        // A page of messages whose turn has not come is followed by the next at once.
+        let more = matches!(self.news, News::Some(_)) && self.has_room();
+        if found.is_empty() && !more {
             self.wait().await?;
         }
-        self.post.without_repeats(found).await
+        Ok(found)
     }
 
     /// Those whose turn it is, and new ones that wait for nobody.
     async fn find(&mut self, slots: usize) -> Result<Vec<Delivery>, ReadError> {
-        let mut found = self.hand_out(slots).await?;
+        let mut found = Vec::new();
+        // Where one alone is let through, as a circuit does, it is the oldest and the newest in turn:
+        // it need not be the messages that are to blame, and then others are not kept waiting.
+        let from = if slots == 1 { self.end.swap() } else { End::Oldest };
+        if let (End::Newest, News::Some(rang)) = (from, self.news) {
+            found.extend(self.read(slots, rang).await?);
+        }
+        found.extend(self.hand_out(slots.saturating_sub(found.len()), from).await?);
         // Also beside others, so that one key with much to do does not keep new ones out.
         if let News::Some(rang) = self.news
             && found.len() < slots
             && self.has_room()
         {
             found.extend(self.read(slots, rang).await?);
-            found.extend(self.hand_out(slots.saturating_sub(found.len())).await?);
+            found.extend(self.hand_out(slots.saturating_sub(found.len()), from).await?);
         }
         Ok(found)
     }
@@ -207,7 +231,7 @@ impl Ordered {
     async fn look_around(&mut self) -> Result<(), ReadError> {
         if self.swept.elapsed() >= EVERY {
             self.swept = Instant::now();
-            self.count_waiting().await?;
+            self.compare().await?;
             self.post.wake.after(Duration::ZERO);
         }
         if self.post.held.take_forgotten() {
@@ -225,8 +249,11 @@ impl Ordered {
     }
 
     /// Hands out the messages whose turn it is.
-    async fn hand_out(&mut self, slots: usize) -> Result<Vec<Delivery>, ReadError> {
-        let ids = self.lanes.take(slots);
+    async fn hand_out(&mut self, slots: usize, from: End) -> Result<Vec<Delivery>, ReadError> {
+        if slots == 0 {
+            return Ok(Vec::new());
+        }
+        let ids = self.lanes.take(self.portion.of(slots), from);
         let mut found = Vec::with_capacity(ids.len());
         let mut absent = Vec::new();
         for id in ids {
@@ -254,13 +281,16 @@ impl Ordered {
     /// Reads new entries and puts them at their places. What is not asked for needs none, and is given.
     async fn read(&mut self, slots: usize, rang: Rang) -> Result<Vec<Delivery>, ReadError> {
         let affordable = KEPT_BYTES / self.kept.mean.max(1);
-        let count = slots.clamp(READ_AT_LEAST, READ_AT_MOST).min(affordable).max(1);
+        let count = slots.clamp(READ_AT_LEAST, READ_AT_MOST).min(affordable);
+        let count = self.portion.of(count);
         let mut reading = Lua::Read.call(&[&self.post.keys.stream, &self.post.keys.lease]);
         reading.arg(&*self.post.handler.group).arg(&self.post.consumer).arg(count);
         let answer = self.post.link.query(&reading).await;
         // Entries of an answer that is lost are pending all the same.
-        let Some(listed) = self.unless_over(answer?) else { return Ok(Vec::new()) };
+        let answer = answer.inspect_err(|_| self.portion.failed(count))?;
+        let Some(listed) = self.unless_over(answer) else { return Ok(Vec::new()) };
         let entries = reply::read_group(listed)?;
+        self.portion.came(&entries);
         if entries.len() < count {
             self.news = News::None;
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use redis::Value;
+use redis::{RedisResult, Value};
 
 use super::{Kept, News, Ordered, Rang, Standing};
 use crate::broker::feed::ReadError;
@@ -98,19 +98,31 @@ impl Ordered {
         Ok(())
     }
 
-    /// Lets nothing wait if Redis knows of fewer that do than it should: the sorted set was deleted or evicted.
-    pub(super) async fn count_waiting(&mut self) -> Result<(), ReadError> {
-        let waiting = self.lanes.waiting() as i64;
-        if waiting == 0 {
-            return Ok(());
+    /// Compares what is known with what Redis knows: entries may be pending that nobody has, and retries may
+    /// wait without a time, as their sorted set was deleted or evicted, or as they were settled by hand.
+    pub(super) async fn compare(&mut self) -> Result<(), ReadError> {
+        let (stream, group) = (&self.post.keys.stream, &*self.post.handler.group);
+        let waiting = self.lanes.waiting_behind(self.compared, PAGE);
+        let mut asking = redis::pipe();
+        asking.cmd("XPENDING").arg(stream).arg(group);
+        for id in &waiting {
+            asking.cmd("ZSCORE").arg(&self.post.keys.waiting).arg(id.to_string());
         }
-        let counted =
-            self.post.link.query(redis::cmd("ZCARD").arg(&self.post.keys.waiting)).await?;
-        if reply::integer("ZCARD", &counted)? < waiting {
-            tracing::warn!(handler = %self.post.handler.name, key = self.post.keys.waiting, waiting,
-                "retries wait without a time, as if this key had been deleted; they are tried now");
-            self.lanes.hurry();
+        let mut answers = self.post.link.pipeline(asking.ignore_errors()).await?.into_iter();
+        let summary = reply::array("XPENDING", answers.next().unwrap_or(Ok(Value::Nil))?)?;
+        let pending = summary.first().map_or(Ok(0), |count| reply::integer("XPENDING", count))?;
+        if pending > self.lanes.at_rest() as i64 + self.post.held.count() as i64 {
+            self.standing = self.standing.max(Standing::Unknown);
         }
+        let scores = answers.collect::<RedisResult<Vec<Value>>>()?;
+        let timeless = waiting.iter().zip(scores).filter(|(_, score)| *score == Value::Nil);
+        let timeless: Vec<_> = timeless.map(|(id, _)| *id).collect();
+        if !timeless.is_empty() {
+            tracing::info!(handler = %self.post.handler.name, key = self.post.keys.waiting, count = timeless.len(),
+                "retries wait without a time; they are tried now, unless they were settled");
+            self.lanes.due(timeless);
+        }
+        self.compared = waiting.last().copied().filter(|_| waiting.len() == PAGE);
         Ok(())
     }
 
@@ -149,7 +161,8 @@ impl Ordered {
         for id in ids {
             fetching.arg(id.to_string());
         }
-        let answer = self.post.link.query(&fetching).await?;
+        let answer = self.post.link.query(&fetching).await;
+        let answer = answer.inspect_err(|_| self.portion.failed(ids.len()))?;
         let Some(lists) = self.unless_over(answer) else { return Ok(Vec::new()) };
         let mut lists = reply::array("fetch.lua", lists)?.into_iter();
         let mut list = || reply::array("fetch.lua", lists.next().unwrap_or_default());

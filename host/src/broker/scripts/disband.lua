@@ -1,6 +1,7 @@
 -- Removes the group of a host that has shown no life for long, from a stream that every host reads.
 --
--- KEYS  stream, hash of hosts by when each was last seen, the group's waiting and failures, the host's live key
+-- KEYS  stream, hash of hosts by when each was last seen, the group's waiting and failures, the host's live key,
+--       the group's deaths
 -- ARGV  group, host, milliseconds without a sign of life at least
 -- Gives how many entries were pending in it, or -1 if it must stay.
 --
@@ -16,6 +17,6 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
   if not summary.err then pending = summary[1] end
   redis.call('XGROUP', 'DESTROY', KEYS[1], ARGV[1])
 end
-redis.call('DEL', KEYS[3], KEYS[4])
+redis.call('DEL', KEYS[3], KEYS[4], KEYS[6])
 redis.call('HDEL', KEYS[2], ARGV[2])
 return pending

@@ -17,6 +17,8 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function park(id, failures, delay, err)
   local pending = redis.call('XPENDING', KEYS[1], group, id, id, 1)[1]
   if not pending then return 0 end
+  -- The answer to the same call was lost.
+  if pending[2] == waiting then return 1 end
   if pending[2] ~= consumer then return -1 end
   if #redis.call('XRANGE', KEYS[1], id, id) == 0 then return -2 end
   if failures ~= '0' then redis.call('HSET', KEYS[2], id, failures .. ' ' .. err) end

@@ -12,6 +12,10 @@ local values = letter[2]
 local own = #values - 2 * tonumber(ARGV[2])
 if own < 0 or values[own + 1] ~= ARGV[3] then return -1 end
 if own == 0 then return -2 end
+local may = redis.acl_check_cmd
+if may and not may('XDEL', KEYS[1], ARGV[1]) then
+  return redis.error_reply('NOPERM this user may append, but not remove the letter with XDEL')
+end
 local id = redis.call('XADD', KEYS[2], '*', unpack(values, 1, own))
 redis.call('XDEL', KEYS[1], ARGV[1])
 return id
