@@ -97,11 +97,11 @@ impl Breaker {
         match change {
             Change::Opened => {
                 tracing::warn!(%handler, %stream, failures = self.rule.failures, pause = ?self.rule.pause,
-                    "one message after the other failed; after each pause one is tried, until one succeeds");
+                    "circuit open: one message after the other failed; nothing is read, but one is tried after each pause until one succeeds");
                 add(&self.figures.circuit_opened, 1);
             }
             Change::Closed => {
-                tracing::info!(%handler, %stream, "a message succeeded; reading again")
+                tracing::info!(%handler, %stream, "circuit closed: a message succeeded; reading again")
             }
             Change::StillOpen => tracing::debug!(%handler, %stream, "what was tried failed, too"),
             Change::None => {}

@@ -233,6 +233,10 @@ impl Ordered {
             self.swept = Instant::now();
             self.compare().await?;
             self.post.wake.after(Duration::ZERO);
+            if self.news == News::None {
+                // Who always has something to do waits for nothing, and would never hear of it.
+                self.news = News::Some(Rang::TimedOut);
+            }
         }
         if self.post.held.take_forgotten() {
             self.standing = self.standing.max(Standing::Unknown);
