@@ -172,3 +172,19 @@ fn a_wait_whose_answer_is_lost_keeps_the_order() {
     eventually("the answer is cut", || proxy.cuts() > 0);
     all_in_order(&mut redis, &["in"], 2);
 }
+
+#[test]
+fn what_a_live_owner_holds_is_not_left_behind_and_idle_hosts_are_seen() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let manifest = format!("{ORDERED}\n[handler.i]\nplugin = \"probe.wasm\"\nstream = \"idle\"\n");
+    let _host = Host::start(&server, &manifest);
+    redis.add("in", &[("key", "a"), ("print", "begun"), ("sleep-ms", "3000")]);
+    eventually("it is in hand", || redis.pending("in", "h") == 1);
+    let run =
+        |arguments: &[&str]| Setup::new(&server, &manifest).command(arguments).finish().expect(0);
+    let pending = run(&["pending", "h"]).stdout;
+    assert!(pending.contains("in hand") && !pending.contains('#'), "{pending}");
+    let status = run(&["status", "--json"]).json();
+    assert_eq!(status["handlers"][1]["hosts-alive"], 1, "{status}");
+}

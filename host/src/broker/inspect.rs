@@ -52,7 +52,7 @@ pub struct HostStatus {
     pub pending: u64,
     /// Milliseconds since it last asked for entries, as the server counts them.
     #[serde(rename = "idle-ms")]
-    pub idle: u64,
+    pub idle: Option<u64>,
     /// What it tells of itself, while it lives.
     pub sign: Option<Sign>,
 }
@@ -88,6 +88,8 @@ impl Broker {
         if handler.order.is_some() {
             shown = Keys::new(handler.named_stream(), &handler.group);
             hosts = self.sharers(&shown, hosts).await?;
+        } else if handler.supply == Supply::Group {
+            self.add_idlers(keys, &mut hosts).await?;
         }
 
         let mut asking = redis::pipe();
@@ -122,9 +124,10 @@ impl Broker {
         let counted = row.number("lag").map(|lag| lag.max(0) as u64);
         status.lag = counted.or_else(|| unread.is_empty().then_some(0));
         status.oldest_unread = unread.first().map(|entry| now.saturating_sub(entry.id.millis));
-        status.owner = reply::text("GET", answer()).ok().map(bearer);
-        status.hosts =
-            hosts.into_iter().map(|host| HostStatus { sign: sign(&answer()), ..host }).collect();
+        status.owner = reply::text("GET", answer()).ok().map(|tenure| bearer(&tenure).to_owned());
+        // One that was never read as is known only for as long as it lives.
+        let hosts = hosts.into_iter().map(|host| HostStatus { sign: sign(&answer()), ..host });
+        status.hosts = hosts.filter(|host| host.idle.is_some() || host.sign.is_some()).collect();
         Ok(Some(status))
     }
 
@@ -182,6 +185,23 @@ impl Broker {
         }
     }
 
+    /// Adds the hosts that have not read anything yet.
+    async fn add_idlers(
+        &self,
+        keys: &Keys,
+        hosts: &mut Vec<HostStatus>,
+    ) -> Result<(), BrokerError> {
+        let answer = self.link.query(redis::cmd("SMEMBERS").arg(&keys.hosts)).await;
+        let failed = |source| self.failed("list the hosts of a group".to_owned(), source);
+        for name in reply::array("SMEMBERS", answer.map_err(failed)?)? {
+            let name = reply::text("SMEMBERS", name)?;
+            if hosts.iter().all(|host| host.name != name) {
+                hosts.push(HostStatus { name, pending: 0, idle: None, sign: None });
+            }
+        }
+        Ok(())
+    }
+
     /// The hosts that share an ordered stream: those that hold entries of it, and those that stand by.
     async fn sharers(
         &self,
@@ -199,12 +219,12 @@ impl Broker {
         let members = reply::fields("ZRANGE", answer()?)?;
         let mut hosts: Vec<_> = consumers
             .into_iter()
-            .map(|host| HostStatus { name: bearer(host.name), ..host })
+            .map(|host| HostStatus { name: bearer(&host.name).to_owned(), ..host })
             .collect();
         for member in members {
             let name = String::from_utf8_lossy(&member.name).into_owned();
             if hosts.iter().all(|host| host.name != name) {
-                let idle = now.saturating_sub(number(&member.value));
+                let idle = Some(now.saturating_sub(number(&member.value)));
                 hosts.push(HostStatus { name, pending: 0, idle, sign: None });
             }
         }
@@ -251,15 +271,15 @@ impl Broker {
 }
 
 /// The host behind the name of a tenure.
-fn bearer(tenure: String) -> String {
-    tenure.rsplit_once('#').map_or(tenure.clone(), |(host, _)| host.to_owned())
+pub(super) fn bearer(tenure: &str) -> &str {
+    tenure.rsplit_once('#').map_or(tenure, |(host, _)| host)
 }
 
 fn host(row: &Row) -> Option<HostStatus> {
     Some(HostStatus {
         name: row.text("name")?,
         pending: row.number("pending")?.max(0) as u64,
-        idle: row.number("idle")?.max(0) as u64,
+        idle: Some(row.number("idle")?.max(0) as u64),
         sign: None,
     })
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 use redis::{Cmd, RedisResult, Value};
 
 use super::claim::{failures, last_error};
+use super::inspect::bearer;
 use super::keys::{Keys, WAITING};
 use super::reply::{number, server_millis};
 use super::trouble::Trouble;
 use super::{Broker, BrokerError, reply};
-use crate::manifest::Handler;
+use crate::manifest::{Handler, Supply};
 use crate::message::MessageId;
 
 /// Entries asked for together: quick for the server, and with their errors a few MB at most.
@@ -145,6 +146,20 @@ impl PendingEntries<'_> {
         self.learn(rows).await
     }
 
+    /// The key by which the host behind a consumer shows that it lives: an ordered stream's goes with the
+    /// stream as the manifest names it, a broadcast's with the group as the manifest names it.
+    fn sign_of(&self, consumer: &str) -> String {
+        let Handler { stream, group, .. } = self.handler;
+        let host = bearer(consumer);
+        let base = group.strip_suffix(consumer).and_then(|group| group.strip_suffix(':'));
+        match (self.handler.supply, base) {
+            (Supply::Broadcast, Some(base)) => Keys::new(stream, base).live(host),
+            (Supply::Group | Supply::Broadcast | Supply::Channel, _) => {
+                Keys::new(self.handler.named_stream(), group).live(host)
+            }
+        }
+    }
+
     /// Adds to rows what the other keys know of them.
     async fn learn(&mut self, rows: Vec<Row>) -> Result<Vec<PendingEntry>, BrokerError> {
         let mut unknown: Vec<String> = rows.iter().map(|row| row.consumer.clone()).collect();
@@ -157,7 +172,7 @@ impl PendingEntries<'_> {
         asking.add_command(of_each("HMGET", &self.keys.failures, &ids));
         asking.add_command(of_each("ZMSCORE", &self.keys.waiting, &ids));
         for name in &unknown {
-            asking.cmd("EXISTS").arg(self.keys.live(name));
+            asking.cmd("EXISTS").arg(self.sign_of(name));
         }
         let failed = |source| self.broker.unread(self.handler, source);
         let answers = self.broker.link.pipeline(asking.ignore_errors()).await.map_err(failed)?;
@@ -187,7 +202,7 @@ impl PendingEntries<'_> {
         let due_in = maybe("ZMSCORE", due)?.map(|due| number(&due).saturating_sub(now));
         let holder = match self.alive.get(&row.consumer) {
             _ if row.consumer == WAITING => Holder::Nobody { due_in },
-            Some(true) => Holder::Alive(row.consumer),
+            Some(true) => Holder::Alive(bearer(&row.consumer).to_owned()),
             Some(false) | None => Holder::Silent(row.consumer),
         };
         Ok(PendingEntry {

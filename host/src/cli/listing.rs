@@ -110,3 +110,9 @@ impl Listing {
         print::text(closing).map(drop)
     }
 }
+
+/// A number of rows to list.
+pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "expected a whole number from 1".to_owned())
+}

@@ -20,7 +20,7 @@ pub(super) struct Arguments {
     #[arg(value_name = "HANDLER")]
     handlers: Vec<String>,
     /// How many entries to list at most
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = crate::cli::listing::at_least_one)]
     limit: usize,
     /// Only entries that have been where they are for at least so long, such as 30s
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = span)]

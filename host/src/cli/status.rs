@@ -262,7 +262,7 @@ impl HandlerStatus {
                 Cell::new(print::legible(host.name.as_bytes())),
                 Cell::new(&self.handler),
                 number(Some(host.pending)),
-                number(Some(print::span(host.idle))),
+                number(host.idle.map(print::span)),
                 Cell::new(print::figure(sign.map(|sign| &sign.version))),
                 Cell::new(print::figure(sign.map(|sign| short(&sign.plugin)))),
                 sign.map_or(Cell::new("no").fg(Color::Red), |_| Cell::new("yes")),
@@ -315,7 +315,7 @@ mod tests {
             }))
             .unwrap()
         });
-        HostStatus { name: name.into(), pending: 2, idle: 1_500, sign }
+        HostStatus { name: name.into(), pending: 2, idle: Some(1_500), sign }
     }
 
     fn shown(cells: &[Cell]) -> Vec<String> {

@@ -19,7 +19,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     filter: Filter,
     /// How many letters to list at most
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = crate::cli::listing::at_least_one)]
     limit: usize,
     #[command(flatten)]
     wanted: FormWanted,

@@ -67,6 +67,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    if arguments.stream.starts_with("tidegate:") {
+        let problem =
+            "names that begin with `tidegate:` belong to the host; publish to another stream";
+        return Err(Failure::Usage(problem.to_owned()));
+    }
     let shape = arguments.field.clone().map_or(Shape::Object, Shape::Whole);
     let message = single(&arguments, &shape)?;
     let broker = arguments.source.connect("tidegate-publish").await?;

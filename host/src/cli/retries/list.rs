@@ -13,7 +13,7 @@ use crate::manifest::Handler;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// How many retries to list at most
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = crate::cli::listing::at_least_one)]
     limit: usize,
     #[command(flatten)]
     place: Place,
