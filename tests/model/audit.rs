@@ -292,12 +292,14 @@ impl Audit<'_> {
         for line in Line::ALL {
             expected.extend([line.stream().to_owned(), line.dead()]);
         }
-        for key in self.redis.ask::<Vec<String>>("KEYS *") {
-            let of_those_that_run = OF_HOSTS.iter().any(|kind| key.contains(kind));
-            if !of_those_that_run && !expected.contains(&key) {
-                self.report(format!("the key `{key}` is left"), None);
-            }
+        let began = Instant::now();
+        let mut litter = self.litter(&expected);
+        // What is kept of messages that were in flight at a host's death goes with the next look at them.
+        while !litter.is_empty() && began.elapsed() < SHOWN {
+            std::thread::sleep(Duration::from_millis(100));
+            litter = self.litter(&expected);
         }
+        litter.into_iter().for_each(|key| self.report(format!("the key `{key}` is left"), None));
         let began = Instant::now();
         let mut wrong = self.wrong_lives();
         // A host that was frozen until now has yet to show itself again.
@@ -306,6 +308,13 @@ impl Audit<'_> {
             wrong = self.wrong_lives();
         }
         wrong.into_iter().for_each(|text| self.report(text, None));
+    }
+
+    fn litter(&mut self, expected: &HashSet<String>) -> Vec<String> {
+        let mut keys = self.redis.ask::<Vec<String>>("KEYS *");
+        let of_those_that_run = |key: &str| OF_HOSTS.iter().any(|kind| key.contains(kind));
+        keys.retain(|key| !of_those_that_run(key) && !expected.contains(key));
+        keys
     }
 
     /// Handlers of which not each host shows that it lives, or one that is no more.

@@ -27,7 +27,7 @@ use super::scripts::Lua;
 use super::settle;
 use super::share::owners;
 use super::source::Source;
-use super::tenure::{LASTS, Tenure};
+use super::tenure::{LASTS, Tenure, bear};
 use super::wake::Wake;
 use super::{Broker, BrokerError, Closing, Subscription, lease, reply};
 use crate::figures::Figures;
@@ -203,6 +203,7 @@ impl Shards {
     /// Renews what is owned, has what should be others' given up, and takes what should be
     /// this host's: for each that it got, the name and the time of its tenure.
     async fn beat(&mut self, course: Course) -> Vec<(usize, String, Instant)> {
+        self.move_out().await;
         let taken = match self.renew(course).await {
             Ok(()) if course == Course::Staying => self.take().await,
             Ok(()) => Ok(Vec::new()),
@@ -220,6 +221,17 @@ impl Shards {
                 }
                 Vec::new()
             }
+        }
+    }
+
+    /// Leaves a name that another host has as well; what is owned is owned under the tenure's own.
+    async fn move_out(&mut self) {
+        if self.presence.is_contested()
+            && let Ok(Ok(old)) = timeout(PATIENCE, self.presence.rename()).await
+        {
+            self.name = self.presence.name().now().to_string();
+            tracing::warn!(handler = %self.handler(), from = %old, consumer = self.name,
+                "sharing the stream under another name from now on");
         }
     }
 
@@ -422,20 +434,4 @@ impl Shards {
     fn handler(&self) -> &str {
         &self.shards[0].handler.name
     }
-}
-
-/// Carries an owned stream for as long as this host can be sure that it is, then releases it.
-async fn bear(
-    carrying: impl Future<Output = ()>,
-    tenure: Arc<Tenure>,
-    release: impl Future<Output = ()>,
-) {
-    tokio::select! {
-        () = carrying => {}
-        () = tenure.lapsed() => {
-            tracing::warn!(tenure = tenure.name,
-                "not sure of the lease any more; what is in hand is dropped, for whoever owns the stream next");
-        }
-    }
-    release.await;
 }

@@ -3,7 +3,7 @@
 //! Redis has the last word, by a lease that runs out; scripts compare it. What is
 //! decided here, by the local clock, only keeps a host from work that would be refused.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -65,6 +65,22 @@ impl Tenure {
     fn until(&self) -> MutexGuard<'_, Instant> {
         self.until.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Carries an owned stream for as long as this host can be sure that it is, then releases it.
+pub(super) async fn bear(
+    carrying: impl Future<Output = ()>,
+    tenure: Arc<Tenure>,
+    release: impl Future<Output = ()>,
+) {
+    tokio::select! {
+        () = carrying => {}
+        () = tenure.lapsed() => {
+            tracing::warn!(tenure = tenure.name,
+                "not sure of the lease any more; what is in hand is dropped, for whoever owns the stream next");
+        }
+    }
+    release.await;
 }
 
 #[cfg(test)]
