@@ -246,3 +246,20 @@ fn a_handler_on_a_channel_has_nothing_and_it_is_said() {
         contains(&with(&server, &manifest, arguments).expect(2).stderr, &["`c`: on a channel"]);
     }
 }
+
+#[test]
+fn one_stream_of_another_type_does_not_keep_status_from_telling_of_the_others() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let manifest = format!(
+        "{PROBE}\n{}",
+        PROBE.replace("handler.h", "handler.i").replace("\"in\"", "\"odd\"")
+    );
+    redis.tell("XGROUP CREATE in h 0 MKSTREAM");
+    redis.tell("SET odd no-stream");
+    let told = with(&server, &manifest, &["status"]).expect(0).stdout;
+    assert!(told.contains("i (a key is of another type)"), "{told}");
+    let told = with(&server, &manifest, &["status", "--json"]).expect(0).json();
+    assert_eq!(told["handlers"][0]["group-exists"], true, "{told}");
+    assert!(told["handlers"][1]["trouble"].as_str().unwrap().contains("odd"), "{told}");
+}

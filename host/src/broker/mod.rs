@@ -141,6 +141,13 @@ pub enum BrokerError {
     Stopped,
 }
 
+impl BrokerError {
+    /// Whether a key is not of the type that it should be: a trouble of one handler, not of all.
+    pub fn is_of_one_key(&self) -> bool {
+        matches!(self, Self::Command { source, .. } if Trouble::of(source) == Trouble::WrongType)
+    }
+}
+
 /// One Redis, and this host's name in it.
 pub struct Broker {
     connector: Arc<Connector>,

@@ -86,6 +86,9 @@ struct HandlerStatus {
     /// Connections of any kind on the channel; Redis does not tell it of a pattern.
     subscribers: Option<u64>,
     group_exists: bool,
+    /// Why there are no figures, where a key is of another type than it should be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
     paused: bool,
     /// Who paused it, while it is paused.
     pause: Option<Paused>,
@@ -129,9 +132,12 @@ impl Status {
                 Supply::Group | Supply::Broadcast => None,
             };
             for one in handler.on_each_stream() {
-                let group = broker.inspect(&one).await?;
+                let (group, trouble) = match broker.inspect(&one).await {
+                    Err(error) if error.is_of_one_key() => (None, Some(error.to_string())),
+                    inspected => (inspected?, None),
+                };
                 let status = HandlerStatus::new(&one, group, pause.clone());
-                read.push(HandlerStatus { subscribers, ..status });
+                read.push(HandlerStatus { subscribers, trouble, ..status });
             }
         }
         Ok(Self { redis: broker.address().to_owned(), handlers: read })
@@ -181,6 +187,7 @@ impl HandlerStatus {
             channel: of_channel(&handler.stream),
             subscribers: None,
             group_exists: group.is_some(),
+            trouble: None,
             paused: pause.is_some(),
             pause,
             length: group.map(|group| group.length),
@@ -247,7 +254,11 @@ impl HandlerStatus {
     fn readers(&self) -> Option<String> {
         let group = print::legible(self.group.as_ref()?.as_bytes());
         let each = if self.delivery == Delivery::Broadcast { ":*" } else { "" };
-        let missing = if self.group_exists { "" } else { " (not yet there)" };
+        let missing = match (&self.trouble, self.group_exists) {
+            (Some(_), _) => " (a key is of another type)",
+            (None, true) => "",
+            (None, false) => " (not yet there)",
+        };
         Some(format!("{group}{each}{missing}"))
     }
 
