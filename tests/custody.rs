@@ -87,7 +87,7 @@ fn frozen_and_another(
     eventually("all are in hand", || redis.pending("in", "h") == count && begun(&first) == count);
     first.signal("STOP");
     let second = Host::start(server, &named("b", ""));
-    eventually("the second reads", || redis.exists(&live("b")) && redis.readers() > 0);
+    eventually("the second reads", || redis.exists(&live("b")) && redis.reads("b"));
     [first, second]
 }
 

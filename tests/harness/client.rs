@@ -253,13 +253,25 @@ impl Redis {
     /// How many connections are blocked in a read of a group.
     #[track_caller]
     pub fn readers(&mut self) -> usize {
+        self.blocked_readers().len()
+    }
+
+    /// Whether the host of this name is blocked in a read of a group.
+    #[track_caller]
+    pub fn reads(&mut self, host: &str) -> bool {
+        let name = format!(" name=tidegate:{host} ");
+        self.blocked_readers().iter().any(|line| line.contains(&name))
+    }
+
+    #[track_caller]
+    fn blocked_readers(&mut self) -> Vec<String> {
         let clients: String = self.ask("CLIENT LIST");
         let is_blocked = |line: &str| {
             let flags = line.split(" flags=").nth(1).and_then(|rest| rest.split(' ').next());
             flags.is_some_and(|flags| flags.contains('b'))
         };
         let reads = |line: &&str| is_blocked(line) && line.contains(" cmd=xreadgroup ");
-        clients.lines().filter(reads).count()
+        clients.lines().filter(reads).map(str::to_owned).collect()
     }
 
     /// Ends every other connection, as the server sees them. Gives how many there were.
