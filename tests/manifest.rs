@@ -95,6 +95,8 @@ fn the_reference_explains_every_key_of_the_manifest() {
         "[redis.tls]",
         "[host]",
         "[handler.a]",
+        "[handler.a.limits]",
+        "[handler.a.rollout]",
         "[handler.a.retry]",
         "[handler.a.dedupe]",
         "[handler.a.circuit]",

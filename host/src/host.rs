@@ -3,6 +3,8 @@
 //! Here the rooms are joined that must not know each other: what the broker
 //! delivers, dispatch carries to what the sandbox runs.
 
+mod reach;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -11,12 +13,10 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use crate::broker::{Broker, BrokerError, Owned};
-use crate::dispatch::Dispatch;
+use crate::dispatch::{Dispatch, Versions};
 use crate::figures::Figures;
 use crate::manifest::{Handler, Manifest, RedisSettings, Sharding, Supply};
-use crate::sandbox::{
-    Capacity, Limits, OUTPUT_BYTES_MAX, OUTPUTS_MAX, Plugin, Runner, Sandbox, SandboxError,
-};
+use crate::sandbox::{Capacity, Limits, Plugin, Runner, Sandbox, SandboxError};
 use crate::shutdown::Stop;
 
 /// Why a host cannot start.
@@ -28,6 +28,9 @@ pub enum HostError {
     /// The sandbox itself does not work on this machine.
     #[error("cannot set up the sandbox")]
     Sandbox(#[source] SandboxError),
+    /// A plugin does not fit its handler.
+    #[error(transparent)]
+    Plugin(#[from] SandboxError),
     /// Redis, or what is in it.
     #[error(transparent)]
     Broker(#[from] BrokerError),
@@ -45,9 +48,9 @@ fn list(problems: &[(Arc<str>, SandboxError)]) -> String {
     format!("{} {problems} with plugins{}", lines.len(), lines.collect::<String>())
 }
 
-/// Every handler's plugin, loaded and proven to start.
+/// Every handler's plugin, loaded, and proven to fit its handler and to start.
 pub struct Plugins {
-    runners: Vec<Arc<Runner>>,
+    plugins: Vec<Plugin>,
 }
 
 impl Plugins {
@@ -59,24 +62,28 @@ impl Plugins {
     pub fn load(manifest: &Manifest) -> Result<Self, HostError> {
         let sandbox = Sandbox::new(capacity(manifest)).map_err(HostError::Sandbox)?;
         let mut loaded: Vec<(PathBuf, Plugin)> = Vec::new();
-        let mut runners = Vec::new();
+        let mut plugins = Vec::new();
         let mut problems = Vec::new();
         for handler in &manifest.handlers {
             let plugin = once(&mut loaded, &handler.plugin, |path| sandbox.load(path));
-            let runner = plugin
-                .and_then(|plugin| Runner::new(&plugin, handler.name.clone(), limits(handler)));
-            match runner {
-                Ok(runner) => runners.push(Arc::new(runner)),
+            match plugin.and_then(|plugin| prove(&plugin, handler).map(|()| plugin)) {
+                Ok(plugin) => plugins.push(plugin),
                 Err(error) => problems.push((handler.name.clone(), error)),
             }
         }
-        if problems.is_empty() { Ok(Self { runners }) } else { Err(HostError::Plugins(problems)) }
+        if problems.is_empty() { Ok(Self { plugins }) } else { Err(HostError::Plugins(problems)) }
     }
 
     /// The plugins, in the order of the manifest's handlers.
     pub fn iter(&self) -> impl Iterator<Item = &Plugin> {
-        self.runners.iter().map(|runner| runner.plugin())
+        self.plugins.iter()
     }
+}
+
+/// Starts a plugin once within the limits and grants of its handler, out of reach of Redis.
+fn prove(plugin: &Plugin, handler: &Handler) -> Result<(), SandboxError> {
+    let reach = reach::apart(&handler.grants);
+    Runner::new(plugin, handler.name.clone(), limits(handler), reach)?.prove()
 }
 
 /// Loads a plugin that several handlers may share.
@@ -106,9 +113,8 @@ fn limits(handler: &Handler) -> Limits {
         timeout: handler.timeout,
         memory: handler.memory,
         isolation: handler.isolation,
-        outputs: OUTPUTS_MAX,
-        output_bytes: OUTPUT_BYTES_MAX,
-        env: handler.grants.env.clone(),
+        concurrency: handler.concurrency.get(),
+        further: handler.limits,
     }
 }
 
@@ -142,12 +148,14 @@ impl Host {
         // From here on the threads are the host's, which lets them go without waiting: a
         // runtime may not be dropped here as it is.
         let mut host = Self { tasks: JoinSet::new(), figures: Vec::new(), guests: Some(guests) };
-        for (handler, runner) in manifest.handlers.iter().zip(plugins.runners) {
+        for (handler, plugin) in manifest.handlers.iter().zip(&plugins.plugins) {
+            let reach = reach::through(&broker, &handler.grants);
+            let runner = Runner::new(plugin, handler.name.clone(), limits(handler), reach)?;
             let figures = Arc::new(Figures::default());
             host.figures.push(figures.clone());
             let dispatch = Dispatch {
                 handler: Arc::new(handler.clone()),
-                runner,
+                versions: Arc::new(Versions::new(runner)),
                 figures,
                 sharded: sharded.clone(),
                 guests: threads.clone(),
@@ -173,7 +181,7 @@ impl Host {
 
     async fn employ(&mut self, broker: Arc<Broker>, dispatch: Dispatch) -> Result<(), BrokerError> {
         let handler = &dispatch.handler;
-        let digest: Arc<str> = dispatch.runner.plugin().digest().to_string().into();
+        let digest: Arc<str> = dispatch.versions.pick().plugin().digest().to_string().into();
         let (figures, stop) = (dispatch.figures.clone(), dispatch.stop.clone());
         broker.wait_out(&stop, async || broker.agree(handler).await).await?;
         let subscription = broker.subscribe(handler, digest.clone(), figures, stop).await?;
@@ -202,7 +210,7 @@ impl Host {
         dispatch: Dispatch,
     ) -> Result<(), BrokerError> {
         let handler = &dispatch.handler;
-        let digest: Arc<str> = dispatch.runner.plugin().digest().to_string().into();
+        let digest: Arc<str> = dispatch.versions.pick().plugin().digest().to_string().into();
         let (figures, stop) = (dispatch.figures.clone(), dispatch.stop.clone());
         let shards = broker.share(handler, digest.clone(), figures, stop).await?;
         tracing::info!(handler = %handler.name, stream = %handler.stream, group = %handler.group,

@@ -9,6 +9,7 @@ mod breaker;
 mod circuit;
 mod judge;
 mod queue;
+mod versions;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,12 +19,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+pub use versions::Versions;
+
 use crate::broker::{Closing, Settler, Source, Subscription, Tenure};
 use crate::figures::{Figures, read};
 use crate::manifest::{Handler, Sharding, Supply};
 use crate::message::Delivery;
 use crate::outcome::{Draw, FaultKind, Outcome, Reason, Settlement};
-use crate::sandbox::{Runner, World};
+use crate::sandbox::World;
 use crate::shutdown::Stop;
 use breaker::Breaker;
 use judge::{judge, route};
@@ -47,8 +50,8 @@ const WRITE: Duration = Duration::from_secs(2);
 pub struct Dispatch {
     /// What the manifest says of it.
     pub handler: Arc<Handler>,
-    /// The plugin that handles its messages.
-    pub runner: Arc<Runner>,
+    /// The plugin that handles its messages, in the version of the moment.
+    pub versions: Arc<Versions>,
     /// Where its work is counted.
     pub figures: Arc<Figures>,
     /// The streams that are made of several, as far as outputs may be for them.
@@ -145,7 +148,7 @@ impl Dispatch {
 
     /// How many messages a call takes at most.
     fn load(&self) -> usize {
-        match self.runner.plugin().world() {
+        match self.versions.pick().plugin().world() {
             World::Plugin => 1,
             World::Batch => self.handler.batch.get(),
         }
@@ -224,7 +227,7 @@ impl Dispatch {
             sharded: self.sharded.clone(),
             tenure,
             handler: self.handler.clone(),
-            runner: self.runner.clone(),
+            versions: self.versions.clone(),
             figures: self.figures.clone(),
             load: self.load(),
             queue,
@@ -237,7 +240,7 @@ impl Dispatch {
 /// One of a handler's calls in flight.
 struct Lane {
     handler: Arc<Handler>,
-    runner: Arc<Runner>,
+    versions: Arc<Versions>,
     figures: Arc<Figures>,
     load: usize,
     queue: Arc<Queue>,
@@ -263,7 +266,7 @@ impl Lane {
     async fn handle(&self, Load { deliveries, slots }: Load) {
         let in_flight = self.figures.in_flight(deliveries.len());
         let started = Instant::now();
-        let outcomes = self.runner.run(&deliveries).await;
+        let outcomes = self.versions.pick().run(&deliveries).await;
         let elapsed = started.elapsed();
         self.figures.ran(elapsed);
         drop((in_flight, slots));

@@ -11,10 +11,15 @@ use super::check_handler::{self, Claims};
 use super::raw::{RawHost, RawManifest};
 use super::reader::Reader;
 use super::section::Entry;
-use super::{HostSettings, Manifest, check_redis};
+use super::{Cache, HostSettings, Manifest, check_redis};
 
-/// How long a stop may take: as long as an unhurried orchestrator waits before it kills.
-const GRACE: Duration = Duration::from_secs(30);
+/// From the smallest handler to a language's whole runtime with all of its libraries.
+const PLUGIN_BYTES: RangeInclusive<u64> = 1 << 10..=1 << 30;
+
+const COMPILE_TIME: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+
+/// Each call in flight has a stack of twice this.
+const STACK: RangeInclusive<u64> = 64 << 10..=8 << 20;
 
 /// What a bound on work in hand may be. A timeout of no time would let nothing through, one
 /// of many days bounds nothing.
@@ -40,13 +45,31 @@ pub(super) fn manifest(
 }
 
 fn host(raw: Option<&RawHost<'_>>, reader: &mut Reader<'_>) -> Option<HostSettings> {
-    let Some(raw) = raw else {
-        return Some(HostSettings { name: None, grace: GRACE });
-    };
+    let usual = HostSettings::default();
+    let Some(raw) = raw else { return Some(usual) };
     reader.unavailable_but(raw.admin.as_ref(), "off");
     let name = given(&raw.name, None, |entry| reader.text(entry, "a name").map(Some));
-    let grace = given(&raw.grace, GRACE, |entry| reader.duration(entry, A_WHILE));
-    Some(HostSettings { name: name?, grace: grace? })
+    let grace = given(&raw.grace, usual.grace, |entry| reader.duration(entry, A_WHILE));
+    let cache = given(&raw.cache, usual.cache, |entry| match entry.value.as_str() {
+        Some("off") => Some(Cache::Off),
+        Some(_) | None => reader.path(entry, "a directory, or \"off\"").map(Cache::At),
+    });
+    let plugin_bytes = given(&raw.plugin_bytes, usual.plugin_bytes, |entry| {
+        reader.size(entry, PLUGIN_BYTES, "a size from 1KiB to 1GiB")
+    });
+    let compile_time =
+        given(&raw.compile_time, usual.compile_time, |entry| reader.duration(entry, COMPILE_TIME));
+    let stack = given(&raw.stack, usual.stack, |entry| {
+        reader.size(entry, STACK, "a size from 64KiB to 8MiB").map(|bytes| bytes as usize)
+    });
+    Some(HostSettings {
+        name: name?,
+        grace: grace?,
+        cache: cache?,
+        plugin_bytes: plugin_bytes?,
+        compile_time: compile_time?,
+        stack: stack?,
+    })
 }
 
 /// What was typed, or the default where nothing was.

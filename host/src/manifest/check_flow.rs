@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::check::{A_WHILE, given};
 use super::flow::{Circuit, Dedupe, Durability, Order, Rate, Supply, Trim};
 use super::handler::Start;
-use super::raw::{RawCircuit, RawDedupe, RawHandler};
+use super::raw::RawHandler;
+use super::raw_tables::{RawCircuit, RawDedupe};
 use super::reader::Reader;
 use super::section::Entry;
 

@@ -1,8 +1,9 @@
 //! The rules of `[handler.NAME]`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +11,13 @@ use crate::outcome::RetryRule;
 
 use super::check::{A_WHILE, given};
 use super::check_flow::flow;
-use super::handler::{Grants, Handler, Isolation, Match, Patterns, Start};
-use super::raw::{RawHandler, RawRetry};
+use super::check_grants::grants;
+use super::check_limits::{digest, limits, rollout};
+use super::handler::{Handler, Isolation, Match, Start};
+use super::raw::RawHandler;
+use super::raw_tables::RawRetry;
 use super::reader::Reader;
-use super::section::{Echo, Entry};
+use super::section::Entry;
 use super::stream::{RESERVED, default_dead_letter};
 
 const CONCURRENCY: u32 = 64;
@@ -51,15 +55,12 @@ pub(super) fn handler(
     claims: &mut Claims,
     reader: &mut Reader<'_>,
 ) -> Option<Handler> {
-    unavailable(raw, reader);
+    reader.unavailable(raw.cache.as_ref());
     let name = name(raw, reader);
-    let plugin =
-        required(raw, &raw.plugin, "plugin", "a file such as \"plugins/charge.wasm\"", reader)
-            .and_then(|entry| reader.path(entry, "a file such as \"plugins/charge.wasm\""));
+    let plugin = plugin(raw, reader);
+    let digest = given(&raw.digest, None, |entry| digest(entry, reader).map(Some));
     let stream = source(raw, reader);
-    let group = given(&raw.group, raw.name.into(), |entry| {
-        reader.text(entry, "a group, or nothing for the handler's name").map(Arc::from)
-    });
+    let group = group(raw, reader);
     if raw.channel.is_none() {
         claims.add(raw, stream.as_ref(), group.as_ref(), reader);
     }
@@ -71,9 +72,9 @@ pub(super) fn handler(
     let batch = count(&raw.batch, BATCH, BATCH_MAX, reader);
     let isolation = given(&raw.isolation, Isolation::Reuse, |entry| isolation(entry, reader));
     let timeout = given(&raw.timeout, TIMEOUT, |entry| reader.duration(entry, A_WHILE));
-    let memory = given(&raw.memory, MEMORY, |entry| {
-        reader.size(entry, MEMORY_BOUNDS, "a size from 1MiB to 4GiB")
-    });
+    let memory = memory(raw, reader);
+    let limits = limits(raw.limits.as_ref(), reader);
+    let rollout = raw.rollout.as_ref().map_or(Some(None), |raw| rollout(raw, reader).map(Some));
     let retry = raw.retry.as_ref().map_or(Some(RETRY), |raw| retry(raw, reader));
     // An entry on a stream of a channel's name does not come back on the channel.
     let own = stream.as_ref().filter(|_| raw.channel.is_none());
@@ -82,6 +83,7 @@ pub(super) fn handler(
     Some(Handler {
         name: name?,
         plugin: plugin?,
+        digest: digest?,
         stream: stream?,
         group: group?,
         start: start?,
@@ -100,16 +102,12 @@ pub(super) fn handler(
         isolation: isolation?,
         timeout: timeout?,
         memory: memory?,
+        limits: limits?,
+        rollout: rollout?,
         retry: retry?,
         dead_letter: dead_letter?,
         grants: grants?,
     })
-}
-
-fn unavailable(raw: &RawHandler<'_>, reader: &mut Reader<'_>) {
-    for entry in [&raw.keyvalue, &raw.config, &raw.http, &raw.cache] {
-        reader.unavailable(entry.as_ref());
-    }
 }
 
 fn name(raw: &RawHandler<'_>, reader: &mut Reader<'_>) -> Option<Arc<str>> {
@@ -135,6 +133,23 @@ fn required<'a, 't>(
     entry.as_ref()
 }
 
+fn plugin(raw: &RawHandler<'_>, reader: &mut Reader<'_>) -> Option<PathBuf> {
+    const WHAT: &str = "a file such as \"plugins/charge.wasm\"";
+    required(raw, &raw.plugin, "plugin", WHAT, reader).and_then(|entry| reader.path(entry, WHAT))
+}
+
+fn group(raw: &RawHandler<'_>, reader: &mut Reader<'_>) -> Option<Arc<str>> {
+    given(&raw.group, raw.name.into(), |entry| {
+        reader.text(entry, "a group, or nothing for the handler's name").map(Arc::from)
+    })
+}
+
+fn memory(raw: &RawHandler<'_>, reader: &mut Reader<'_>) -> Option<u64> {
+    given(&raw.memory, MEMORY, |entry| {
+        reader.size(entry, MEMORY_BOUNDS, "a size from 1MiB to 4GiB")
+    })
+}
+
 /// The stream, or the channel instead of it.
 fn source(raw: &RawHandler<'_>, reader: &mut Reader<'_>) -> Option<Arc<str>> {
     const WHAT: &str = "a stream such as \"orders\"";
@@ -146,7 +161,7 @@ fn source(raw: &RawHandler<'_>, reader: &mut Reader<'_>) -> Option<Arc<str>> {
 }
 
 /// The name of a key that is the user's to choose.
-fn key(entry: &Entry<'_>, what: &str, reader: &mut Reader<'_>) -> Option<Arc<str>> {
+pub(super) fn key(entry: &Entry<'_>, what: &str, reader: &mut Reader<'_>) -> Option<Arc<str>> {
     let name = reader.text(entry, what)?;
     if name.starts_with(RESERVED) {
         reader
@@ -227,7 +242,12 @@ fn filter(entry: &Entry<'_>, reader: &mut Reader<'_>) -> Option<Match> {
 }
 
 /// A name of the user's choice in a table.
-fn named(name: &str, entry: &Entry<'_>, what: &str, reader: &mut Reader<'_>) -> Option<String> {
+pub(super) fn named(
+    name: &str,
+    entry: &Entry<'_>,
+    what: &str,
+    reader: &mut Reader<'_>,
+) -> Option<String> {
     if name.is_empty() {
         reader.problem(
             entry.key_at,
@@ -280,63 +300,4 @@ fn wait(entry: Option<&Entry<'_>>, value: Duration) -> String {
         Some(typed) => format!("here {typed:?}"),
         None => format!("by default \"{}\"", humantime::format_duration(value)),
     }
-}
-
-fn grants(
-    raw: &RawHandler<'_>,
-    stream: Option<&Arc<str>>,
-    reader: &mut Reader<'_>,
-) -> Option<Grants> {
-    let outputs = given(&raw.outputs, Patterns::default(), |entry| outputs(entry, stream, reader));
-    let channels = given(&raw.channels, Patterns::default(), |entry| {
-        let what = "an array of channels such as [\"scale_events\"]";
-        let texts = reader.texts(entry, what, "a channel such as \"scale_events\"")?;
-        Some(texts.into_iter().map(|(_, channel)| channel).collect())
-    });
-    let env = given(&raw.env, BTreeMap::new(), |entry| env(entry, reader));
-    Some(Grants { outputs: outputs?, channels: channels?, env: env? })
-}
-
-fn outputs(
-    entry: &Entry<'_>,
-    stream: Option<&Arc<str>>,
-    reader: &mut Reader<'_>,
-) -> Option<Patterns> {
-    const WHAT: &str = "a stream such as \"invoices\" or \"audit.*\"";
-    let texts =
-        reader.texts(entry, "an array of streams such as [\"invoices\", \"audit.*\"]", WHAT)?;
-    for (entry, output) in &texts {
-        if stream.is_some_and(|stream| **stream == **output) {
-            reader.refuse(
-                entry,
-                "this is the handler's own stream, which it would feed for ever; remove it, or \
-                 write to another stream",
-            );
-        }
-        if output.starts_with(RESERVED) {
-            reader.refuse(entry, "names that begin with `tidegate:` belong to the host; remove it");
-        }
-    }
-    Some(texts.into_iter().map(|(_, output)| output).collect())
-}
-
-fn env(entry: &Entry<'_>, reader: &mut Reader<'_>) -> Option<BTreeMap<String, String>> {
-    let variables = reader.section(entry, "a table such as { REGION = \"eu\" }")?.named();
-    let variables: Vec<_> = variables
-        .into_iter()
-        .map(|(name, entry)| {
-            let entry = Entry { echo: Echo::Kind, ..entry };
-            let value = reader.any_text(&entry, "a string");
-            variable(name, &entry, reader).zip(value)
-        })
-        .collect();
-    variables.into_iter().collect()
-}
-
-fn variable(name: &str, entry: &Entry<'_>, reader: &mut Reader<'_>) -> Option<String> {
-    if name.contains(['=', '\0']) {
-        reader.problem(entry.key_at, &entry.path, "expected a name without `=`");
-        return None;
-    }
-    named(name, entry, "a variable", reader)
 }

@@ -10,7 +10,10 @@ use std::time::Duration;
 use crate::message::Message;
 use crate::outcome::RetryRule;
 
+use super::digest::Digest;
 use super::flow::{Circuit, Dedupe, Durability, Order, Rate, Supply, Trim};
+use super::http::HttpGrants;
+use super::limits::{Limits, Rollout};
 use super::sharding::Sharding;
 use super::stream::{RESERVED, default_dead_letter};
 
@@ -21,6 +24,8 @@ pub struct Handler {
     pub name: Arc<str>,
     /// The component file, resolved from the manifest's directory.
     pub plugin: PathBuf,
+    /// The only digest that file may have.
+    pub digest: Option<Digest>,
     /// The stream it reads; of a handler on a channel the channel, or a pattern of channels.
     pub stream: Arc<str>,
     /// How messages come from there.
@@ -53,6 +58,10 @@ pub struct Handler {
     pub timeout: Duration,
     /// How much memory an instance may use, in bytes.
     pub memory: u64,
+    /// Further bounds on its plugin.
+    pub limits: Limits,
+    /// How a new version of its plugin takes over; at once where this is none.
+    pub rollout: Option<Rollout>,
     /// How failed messages are tried again.
     pub retry: RetryRule,
     /// Where messages go that are given up; never the stream itself.
@@ -173,6 +182,12 @@ pub struct Grants {
     pub outputs: Patterns,
     /// The channels it may publish on.
     pub channels: Patterns,
+    /// The prefix of the keys that it may use.
+    pub keyvalue: Option<Arc<str>>,
+    /// The hash that is its configuration.
+    pub config: Option<Arc<str>>,
+    /// The hosts that it may call over HTTP.
+    pub http: HttpGrants,
     /// The environment its plugin sees.
     pub env: BTreeMap<String, String>,
 }
@@ -183,6 +198,9 @@ impl fmt::Debug for Grants {
         f.debug_struct("Grants")
             .field("outputs", &self.outputs)
             .field("channels", &self.channels)
+            .field("keyvalue", &self.keyvalue)
+            .field("config", &self.config)
+            .field("http", &self.http)
             .field("env", &self.env.keys().collect::<Vec<_>>())
             .finish()
     }

@@ -7,12 +7,18 @@
 
 mod check;
 mod check_flow;
+mod check_grants;
 mod check_handler;
+mod check_limits;
 mod check_redis;
+mod digest;
 mod flow;
 mod handler;
+mod http;
 mod interpolate;
+mod limits;
 mod raw;
+mod raw_tables;
 mod reader;
 mod redis;
 mod redis_url;
@@ -27,9 +33,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use check_flow::per_period;
+pub use digest::Digest;
 pub use flow::{Circuit, Dedupe, Durability, Order, Rate, Supply, Trim};
 pub use handler::{Grants, Handler, Isolation, Match, Patterns, Shard, Start, shard};
+pub use http::HttpGrants;
 pub use interpolate::{Environment, ProcessEnvironment};
+pub use limits::{Limits, Rollout};
 pub use redis::{Address, RedisSettings, Secret, Tls};
 pub use report::{Problem, Report};
 pub use sharding::Sharding;
@@ -60,6 +69,38 @@ pub struct HostSettings {
     pub name: Option<String>,
     /// How long a stop may take.
     pub grace: Duration,
+    /// Where compiled plugins are kept.
+    pub cache: Cache,
+    /// Bytes of the largest plugin file.
+    pub plugin_bytes: u64,
+    /// How long compiling one plugin may take.
+    pub compile_time: Duration,
+    /// Bytes of stack that a plugin may use.
+    pub stack: usize,
+}
+
+impl Default for HostSettings {
+    fn default() -> Self {
+        Self {
+            name: None,
+            grace: Duration::from_secs(30),
+            cache: Cache::Usual,
+            plugin_bytes: 128 << 20,
+            compile_time: Duration::from_secs(120),
+            stack: 1 << 20,
+        }
+    }
+}
+
+/// Where compiled plugins are kept, so that the next start is quick.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cache {
+    /// `tidegate` in the user's cache directory, if there is one.
+    Usual,
+    /// This directory, created when it is not there.
+    At(PathBuf),
+    /// Nowhere.
+    Off,
 }
 
 /// Why there is no manifest. The command line exits with status 2 for it.

@@ -6,6 +6,7 @@
 //! line break, and `$${` for a plain `${`. Durations are typed as `250ms`, `30s`
 //! or `5m`, sizes as `64MiB`. Relative paths start from the manifest's directory.
 
+use super::raw_tables::{RawCircuit, RawDedupe, RawLimits, RawRetry, RawRollout};
 use super::reader::Reader;
 use super::section::{Entry, Place, Section};
 
@@ -71,6 +72,15 @@ pub(super) struct RawHost<'t> {
     pub(super) admin: Option<Entry<'t>>,
     /// How long a stop may wait for messages in work, `1ms` to `1day`. Default: `"30s"`.
     pub(super) grace: Option<Entry<'t>>,
+    /// Where compiled plugins are kept, so that the next start is quick; `"off"` for nowhere.
+    /// Default: `tidegate` in the user's cache directory.
+    pub(super) cache: Option<Entry<'t>>,
+    /// The largest plugin file, `1KiB` to `1GiB`. Default: `"128MiB"`.
+    pub(super) plugin_bytes: Option<Entry<'t>>,
+    /// How long compiling one plugin may take, `1s` to `1h`. Default: `"2m"`.
+    pub(super) compile_time: Option<Entry<'t>>,
+    /// How much stack a plugin may use, `64KiB` to `8MiB`. Default: `"1MiB"`.
+    pub(super) stack: Option<Entry<'t>>,
 }
 
 /// `[handler.NAME]`: a plugin put to work on a stream.
@@ -80,6 +90,9 @@ pub(super) struct RawHandler<'t> {
     pub(super) name: &'t str,
     /// The component file. Required. Example: `"plugins/charge.wasm"`.
     pub(super) plugin: Option<Entry<'t>>,
+    /// The only digest that the component file may have. Example: `"sha256:9f86…"`, of 64
+    /// hexadecimal digits. Default: any.
+    pub(super) digest: Option<Entry<'t>>,
     /// The stream to read. Required. Example: `"orders"`.
     pub(super) stream: Option<Entry<'t>>,
     /// Instead of `stream`: a channel to subscribe to, or a pattern of channels as `PSUBSCRIBE`
@@ -131,6 +144,10 @@ pub(super) struct RawHandler<'t> {
     pub(super) timeout: Option<Entry<'t>>,
     /// How much memory an instance may use, `1MiB` to `4GiB`. Default: `"64MiB"`.
     pub(super) memory: Option<Entry<'t>>,
+    /// Bounds that few plugins ever meet.
+    pub(super) limits: Option<RawLimits<'t>>,
+    /// How a new version of the plugin takes over from the one before. Default: at once.
+    pub(super) rollout: Option<RawRollout<'t>>,
     /// How failed messages are tried again.
     pub(super) retry: Option<RawRetry<'t>>,
     /// The stream for messages that are given up; not the handler's own. Default:
@@ -149,50 +166,20 @@ pub(super) struct RawHandler<'t> {
     pub(super) outputs: Option<Entry<'t>>,
     /// Grant: the channels that the handler may publish on, with `*` as above. Default: none.
     pub(super) channels: Option<Entry<'t>>,
-    /// Grant: the prefix of the keys that the handler may use. Not available yet.
+    /// Grant: the prefix of the keys that the handler may use through `wasi:keyvalue`. Example:
+    /// `"charge:"`. Default: none.
     pub(super) keyvalue: Option<Entry<'t>>,
-    /// Grant: a hash that the handler reads its configuration from. Not available yet.
+    /// Grant: a hash that the handler reads through `wasi:config`. Example: `"app_config"`.
+    /// Default: none.
     pub(super) config: Option<Entry<'t>>,
-    /// Grant: the hosts that the handler may call over HTTP. Not available yet.
+    /// Grant: the hosts that the handler may call through `wasi:http`. Example:
+    /// `["api.example.com"]`. Default: none.
     pub(super) http: Option<Entry<'t>>,
     /// Grant: the environment that the plugin sees; nothing is inherited. Example:
     /// `{ REGION = "eu", TOKEN = "${env:TOKEN}" }`. Default: empty.
     pub(super) env: Option<Entry<'t>>,
     /// Remembers outputs for equal messages. Not available yet.
     pub(super) cache: Option<Entry<'t>>,
-    pub(super) place: Place,
-}
-
-/// `retry = { … }`: how failed messages are tried again.
-#[derive(Debug)]
-pub(super) struct RawRetry<'t> {
-    /// Attempts in all, the first included, 1 to 1000000. Default: 5.
-    pub(super) attempts: Option<Entry<'t>>,
-    /// The longest wait before the second attempt; it doubles with each further one. Up to
-    /// `30days`, no longer than `max`. Default: `"1s"`.
-    pub(super) first: Option<Entry<'t>>,
-    /// The longest wait of all, up to `30days`. Default: `"5m"`.
-    pub(super) max: Option<Entry<'t>>,
-    pub(super) place: Place,
-}
-
-/// `dedupe = { … }`: acknowledge unseen what repeats a message that was handled.
-#[derive(Debug)]
-pub(super) struct RawDedupe<'t> {
-    /// The field whose equal values make messages equal. Required. Example: `"order-id"`.
-    pub(super) key: Option<Entry<'t>>,
-    /// For how long after it was handled a message is remembered, `1s` to `30days`. Default: `"1h"`.
-    pub(super) window: Option<Entry<'t>>,
-    pub(super) place: Place,
-}
-
-/// `circuit = { … }`: stop reading while everything fails.
-#[derive(Debug)]
-pub(super) struct RawCircuit<'t> {
-    /// After this many failures in a row, 1 to 1000000. Default: 10.
-    pub(super) failures: Option<Entry<'t>>,
-    /// How long to pause before one message is tried, `1ms` to `1day`. Default: `"30s"`.
-    pub(super) pause: Option<Entry<'t>>,
     pub(super) place: Place,
 }
 
@@ -253,6 +240,10 @@ impl<'t> RawHost<'t> {
             name: table.take("name"),
             admin: table.take("admin"),
             grace: table.take("grace"),
+            cache: table.take("cache"),
+            plugin_bytes: table.take("plugin-bytes"),
+            compile_time: table.take("compile-time"),
+            stack: table.take("stack"),
         };
         table.close(reader);
         Some(raw)
@@ -273,6 +264,7 @@ impl<'t> RawHandler<'t> {
         Some(Self {
             name,
             plugin: table.take("plugin"),
+            digest: table.take("digest"),
             stream: table.take("stream"),
             channel: table.take("channel"),
             group: table.take("group"),
@@ -291,49 +283,20 @@ impl<'t> RawHandler<'t> {
             isolation: table.take("isolation"),
             timeout: table.take("timeout"),
             memory: table.take("memory"),
+            limits: table.take("limits").and_then(|entry| RawLimits::read(&entry, reader)),
+            rollout: table.take("rollout").and_then(|entry| RawRollout::read(&entry, reader)),
             retry: table.take("retry").and_then(|entry| RawRetry::read(&entry, reader)),
             dead_letter: table.take("dead-letter"),
             trim: table.take("trim"),
             durability: table.take("durability"),
             outputs: table.take("outputs"),
             channels: table.take("channels"),
-            keyvalue: table.take_reserved("keyvalue"),
-            config: table.take_reserved("config"),
-            http: table.take_reserved("http"),
+            keyvalue: table.take("keyvalue"),
+            config: table.take("config"),
+            http: table.take("http"),
             env: table.take("env"),
             cache: table.take_reserved("cache"),
             place: table.close(reader),
         })
-    }
-}
-
-impl<'t> RawRetry<'t> {
-    fn read(entry: &Entry<'t>, reader: &mut Reader<'_>) -> Option<Self> {
-        let what = "a table such as { attempts = 5, first = \"1s\", max = \"5m\" }";
-        let mut table = reader.section(entry, what)?;
-        Some(Self {
-            attempts: table.take("attempts"),
-            first: table.take("first"),
-            max: table.take("max"),
-            place: table.close(reader),
-        })
-    }
-}
-
-impl<'t> RawDedupe<'t> {
-    fn read(entry: &Entry<'t>, reader: &mut Reader<'_>) -> Option<Self> {
-        let what = "a table such as { key = \"order-id\", window = \"1h\" }";
-        let mut table = reader.section(entry, what)?;
-        let (key, window) = (table.take("key"), table.take("window"));
-        Some(Self { key, window, place: table.close(reader) })
-    }
-}
-
-impl<'t> RawCircuit<'t> {
-    fn read(entry: &Entry<'t>, reader: &mut Reader<'_>) -> Option<Self> {
-        let what = "a table such as { failures = 10, pause = \"30s\" }";
-        let mut table = reader.section(entry, what)?;
-        let (failures, pause) = (table.take("failures"), table.take("pause"));
-        Some(Self { failures, pause, place: table.close(reader) })
     }
 }

@@ -61,6 +61,8 @@ fn a_handler_of_two_keys_has_the_documented_defaults() {
     assert_eq!(handler.isolation, Isolation::Reuse);
     assert_eq!(handler.timeout, Duration::from_secs(30));
     assert_eq!(handler.memory, 64 << 20);
+    assert_eq!((handler.limits, handler.rollout), (Limits::default(), None));
+    assert_eq!(handler.digest, None);
     assert_eq!(handler.retry.attempts, 5);
     assert_eq!(handler.retry.first, Duration::from_secs(1));
     assert_eq!(handler.retry.max, Duration::from_secs(300));
@@ -72,7 +74,7 @@ fn a_handler_of_two_keys_has_the_documented_defaults() {
 fn a_manifest_without_redis_and_host_leaves_them_to_others() {
     let manifest = parse("[handler.a]\nplugin = \"a\"\nstream = \"s\"").unwrap();
     assert_eq!(manifest.redis, None);
-    assert_eq!(manifest.host, HostSettings { name: None, grace: Duration::from_secs(30) });
+    assert_eq!(manifest.host, HostSettings::default());
 }
 
 #[test]

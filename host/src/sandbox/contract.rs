@@ -183,13 +183,13 @@ pub(super) fn outcome(answer: Answer, limits: &Limits) -> Outcome {
 }
 
 fn excess(outputs: &[types::Output], limits: &Limits) -> Option<String> {
-    if outputs.len() > limits.outputs {
-        let (count, limit) = (outputs.len(), limits.outputs);
+    if outputs.len() > limits.further.outputs {
+        let (count, limit) = (outputs.len(), limits.further.outputs);
         return Some(format!("answered with {count} outputs, more than the {limit} allowed"));
     }
     let bytes: usize = outputs.iter().map(size).sum();
-    (bytes > limits.output_bytes).then(|| {
-        let limit = limits.output_bytes;
+    (bytes > limits.further.output_bytes).then(|| {
+        let limit = limits.further.output_bytes;
         format!("answered with {bytes} bytes of outputs, more than the {limit} allowed")
     })
 }

@@ -9,8 +9,9 @@ use wasmtime::component::types::ComponentItem;
 
 use super::contract;
 use super::engine::Engine;
+use super::offer::{self, Grant};
 use super::plugin::World;
-use super::wasi;
+use super::reach::Reach;
 
 /// The package of the contract, and the version that this host speaks.
 const PACKAGE: &str = "tidegate:plugin";
@@ -91,6 +92,8 @@ pub struct Missing {
 pub enum Absence {
     /// No grant could ever allow it.
     Never,
+    /// The handler has no grant for it.
+    Ungranted(Grant),
     /// A later version may provide it.
     NotYet,
     /// It is part of another version of an interface that is offered.
@@ -103,6 +106,10 @@ impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let why = match self.absence {
             Absence::Never => "which no handler can be granted",
+            Absence::Ungranted(grant) => {
+                let line = grant.line();
+                return write!(f, "{}, which needs a grant such as `{line}`", self.name);
+            }
             Absence::NotYet => "which is not available in this version",
             Absence::OtherVersion => "which is not of a version this host provides",
             Absence::Unknown => "which no host of handlers provides",
@@ -197,26 +204,32 @@ fn check_types(
     contract::compare(world, &ty, &handle).map_err(|error| mismatch(format!("{error:#}")))
 }
 
-/// Refuses every import that is not offered, all at once.
-pub(super) fn check_imports(component: &Component, engine: &Engine) -> Result<(), Refusal> {
+/// Refuses every import that this handler is not offered, all at once.
+pub(super) fn check_imports(
+    component: &Component,
+    engine: &Engine,
+    reach: &Reach,
+) -> Result<(), Refusal> {
     let ty = component.component_type();
     let missing: Vec<Missing> = ty
         .imports(engine)
-        .filter_map(|(name, _)| Some((name, absence(name)?)))
+        .filter_map(|(name, _)| Some((name, absence(name, reach)?)))
         .map(|(name, absence)| Missing { name: name.to_owned(), absence })
         .collect();
     if missing.is_empty() { Ok(()) } else { Err(Refusal::Imports(missing)) }
 }
 
 /// Why an import is not offered; none when it is.
-fn absence(import: &str) -> Option<Absence> {
+fn absence(import: &str, reach: &Reach) -> Option<Absence> {
     let interface = interface(import);
     if interface == "tidegate:plugin/types" {
         return (version(import) != Some(VERSION)).then_some(Absence::OtherVersion);
     }
-    if wasi::OFFERED.contains(&interface) {
-        let fits = version(import).is_some_and(|version| version.starts_with("0.2."));
-        return (!fits).then_some(Absence::OtherVersion);
+    if let Some(offer) = offer::of(import) {
+        return offer.grant.filter(|grant| !reach.has(*grant)).map(Absence::Ungranted);
+    }
+    if offer::is_known(interface) {
+        return Some(Absence::OtherVersion);
     }
     let package = interface.split('/').next().unwrap_or(interface);
     Some(match package {
@@ -227,12 +240,12 @@ fn absence(import: &str) -> Option<Absence> {
 }
 
 /// `a:b/c` of `a:b/c@1.0.0`.
-fn interface(name: &str) -> &str {
+pub(super) fn interface(name: &str) -> &str {
     name.split('@').next().unwrap_or(name)
 }
 
 /// `1.0.0` of `a:b/c@1.0.0`.
-fn version(name: &str) -> Option<&str> {
+pub(super) fn version(name: &str) -> Option<&str> {
     name.split_once('@').map(|(_, version)| version)
 }
 
@@ -254,19 +267,31 @@ mod tests {
 
     #[test]
     fn what_is_offered_is_offered_in_every_version_of_wasi_02() {
-        assert_eq!(absence("wasi:io/poll@0.2.0"), None);
-        assert_eq!(absence("wasi:io/poll@0.2.12"), None);
-        assert_eq!(absence("wasi:filesystem/preopens@0.2.6"), None);
-        assert_eq!(absence("tidegate:plugin/types@0.1.0"), None);
-        assert_eq!(absence("wasi:clocks/monotonic-clock@0.3.0"), Some(Absence::OtherVersion));
-        assert_eq!(absence("tidegate:plugin/types@0.2.0"), Some(Absence::OtherVersion));
+        assert_eq!(absence("wasi:io/poll@0.2.0", &Reach::default()), None);
+        assert_eq!(absence("wasi:io/poll@0.2.12", &Reach::default()), None);
+        assert_eq!(absence("wasi:filesystem/preopens@0.2.6", &Reach::default()), None);
+        assert_eq!(absence("tidegate:plugin/types@0.1.0", &Reach::default()), None);
+        assert_eq!(
+            absence("wasi:clocks/monotonic-clock@0.3.0", &Reach::default()),
+            Some(Absence::OtherVersion)
+        );
+        assert_eq!(
+            absence("tidegate:plugin/types@0.2.0", &Reach::default()),
+            Some(Absence::OtherVersion)
+        );
     }
 
     #[test]
     fn each_absent_import_is_told_why() {
-        assert_eq!(absence("wasi:sockets/tcp@0.2.6"), Some(Absence::Never));
-        assert_eq!(absence("wasi:http/outgoing-handler@0.2.0"), Some(Absence::NotYet));
-        assert_eq!(absence("tidegate:plugin/services@0.1.0"), Some(Absence::NotYet));
-        assert_eq!(absence("acme:rockets/launch"), Some(Absence::Unknown));
+        assert_eq!(absence("wasi:sockets/tcp@0.2.6", &Reach::default()), Some(Absence::Never));
+        assert_eq!(
+            absence("wasi:http/outgoing-handler@0.2.0", &Reach::default()),
+            Some(Absence::NotYet)
+        );
+        assert_eq!(
+            absence("tidegate:plugin/services@0.1.0", &Reach::default()),
+            Some(Absence::NotYet)
+        );
+        assert_eq!(absence("acme:rockets/launch", &Reach::default()), Some(Absence::Unknown));
     }
 }

@@ -74,6 +74,8 @@ fn config() -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
+        // Calls that wait for each other in one instance cost every call something.
+        .concurrency_support(false)
         .max_wasm_stack(GUEST_STACK)
         .async_stack_size(STACK)
         // Guests cannot read their stack's memory, so there is nothing to hide in it.

@@ -1,11 +1,11 @@
 //! What the host keeps for one instance: its part of WASI, its meter, its voice, its deadline.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
+use super::linked::Linked;
 use super::meter::Meter;
 use super::voice::Voice;
 
@@ -19,7 +19,7 @@ const RANDOM_MAX: u64 = 1 << 20;
 /// The state of one instance on the host's side.
 pub(super) struct Guest {
     wasi: WasiCtx,
-    pub(super) resources: ResourceTable,
+    resources: ResourceTable,
     pub(super) meter: Meter,
     pub(super) voice: Voice,
     /// When the present call must have ended.
@@ -27,18 +27,23 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    /// A guest that may use `memory` bytes and sees `env` as its environment, no arguments,
-    /// an empty standard input, no directories and no network.
-    pub(super) fn new(memory: u64, env: &BTreeMap<String, String>, voice: Voice) -> Self {
+    /// A guest within the limits of its handler, that sees the granted environment, no
+    /// arguments, an empty standard input, no directories and no network.
+    pub(super) fn new(linked: &Linked) -> Self {
+        let voice = Voice::new(linked.handler.clone());
         let mut wasi = WasiCtxBuilder::new();
         wasi.max_random_size(RANDOM_MAX).stdout(voice.out()).stderr(voice.err());
-        for (name, value) in env {
+        for (name, value) in &linked.reach.env {
             wasi.env(name, value);
         }
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(RESOURCES_MAX);
-        let meter = Meter::new(memory);
+        let meter = Meter::new(linked.limits.memory);
         Self { wasi: wasi.build(), resources, meter, voice, deadline: Instant::now() }
+    }
+
+    pub(super) fn resources(&mut self) -> &mut ResourceTable {
+        &mut self.resources
     }
 }
 

@@ -1,7 +1,6 @@
 //! One instance of a plugin: how it starts, is called within its limits, and when it retires.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -10,15 +9,12 @@ use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 use super::contract::{Answer, Exports, Parts};
 use super::fault::{self, Overdue};
 use super::guest::Guest;
+use super::linked::Linked;
 use super::plugin::Plugin;
 use super::runner::Limits;
-use super::voice::{Topic, Voice};
+use super::voice::Topic;
 use crate::message::Delivery;
 use crate::outcome::Fault;
-
-/// Calls after which an instance is replaced: bounds what a guest can hoard
-/// besides memory, and costs nothing measurable a call.
-const CALLS_MAX: u32 = 100_000;
 
 /// What the host keeps for one output, besides its bytes.
 const OUTPUT_OVERHEAD: usize = 512;
@@ -33,6 +29,7 @@ const ANSWER_MAX: usize = 128 << 20;
 pub(super) struct Instance {
     store: Store<Guest>,
     exports: Exports,
+    /// Calls that it may still take.
     calls: u32,
     /// Bytes of memories and tables past which it is spent.
     grown: u64,
@@ -42,22 +39,18 @@ pub(super) struct Instance {
 
 impl Instance {
     /// Starts an instance. It must be ready within the time of a call.
-    pub(super) async fn start(
-        plugin: &Plugin,
-        handler: &Arc<str>,
-        limits: &Limits,
-    ) -> Result<Self, Fault> {
-        let place = place(plugin, limits.timeout).await?;
-        let guest = Guest::new(limits.memory, &limits.env, Voice::new(handler.clone()));
-        let mut store = Store::new(plugin.sandbox().engine(), guest);
+    pub(super) async fn start(linked: &Linked) -> Result<Self, Fault> {
+        let limits = &linked.limits;
+        let place = place(&linked.plugin, limits.timeout).await?;
+        let mut store = Store::new(linked.plugin.sandbox().engine(), Guest::new(linked));
         store.limiter(|guest| &mut guest.meter);
         store.epoch_deadline_callback(at_each_tick);
         begin(&mut store, Topic::default(), limits);
-        let started = within(limits, plugin.ready().instantiate(&mut store)).await;
+        let started = within(limits, linked.ready.instantiate(&mut store)).await;
         let exports = end(&store, started, limits)?;
         let meter = &store.data().meter;
         let grown = meter.used() + (meter.limit() - meter.used()) / 2;
-        Ok(Self { store, exports, calls: 0, grown, _place: place })
+        Ok(Self { store, exports, calls: limits.further.calls, grown, _place: place })
     }
 
     /// Calls the guest. After a fault the instance is in no state to be called again.
@@ -68,18 +61,19 @@ impl Instance {
     ) -> Result<Vec<Answer>, Fault> {
         let parts = Parts::of(deliveries)?;
         let messages = parts.messages(deliveries);
-        self.calls += 1;
+        self.calls = self.calls.saturating_sub(1);
         self.store.set_hostcall_fuel(allowance(deliveries.len(), limits));
         begin(&mut self.store, topic(deliveries), limits);
         let answered = within(limits, self.exports.call(&mut self.store, &messages)).await;
         end(&self.store, answered, limits)
     }
 
-    /// Whether it should not be called again: after very many calls, or once
+    /// Whether it should not be called again: after as many calls as its handler allows, which
+    /// bounds what a guest can hoard besides memory, or once
     /// it has taken more than half of the memory that was left when it started.
     /// A guest's memory never shrinks, and a leak is best ended between two messages.
     pub(super) fn is_spent(&self) -> bool {
-        self.calls >= CALLS_MAX || self.store.data().meter.used() > self.grown
+        self.calls == 0 || self.store.data().meter.used() > self.grown
     }
 }
 
@@ -141,7 +135,7 @@ fn topic(deliveries: &[Delivery]) -> Topic {
 /// Bytes that a call may hand to the host, so that answers cannot exhaust the
 /// host's memory. The guest's own memory is no bound: its lists may overlap.
 fn allowance(messages: usize, limits: &Limits) -> usize {
-    let outputs = limits.outputs.saturating_mul(OUTPUT_OVERHEAD);
-    let each = limits.output_bytes.saturating_mul(2).saturating_add(outputs);
+    let outputs = limits.further.outputs.saturating_mul(OUTPUT_OVERHEAD);
+    let each = limits.further.output_bytes.saturating_mul(2).saturating_add(outputs);
     each.saturating_mul(messages).saturating_add(ANSWER_SLACK).min(ANSWER_MAX)
 }

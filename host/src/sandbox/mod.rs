@@ -4,8 +4,8 @@
 //! try again and what an outcome costs is the business of others.
 //!
 //! The way through: [`Sandbox::load`] makes a [`Plugin`] of a file, having
-//! checked what it exports and imports (`door`); [`Runner::new`] puts it to
-//! work within [`Limits`]; [`Runner::run`] takes a warm `instance`, calls it
+//! checked what it exports (`door`); [`Runner::new`] puts it to work for a handler
+//! within [`Limits`], linked to what it may [`Reach`] and nothing else; [`Runner::run`] takes a warm `instance`, calls it
 //! through the `contract`, and turns whatever happens into outcomes (`fault`).
 
 mod contract;
@@ -14,8 +14,11 @@ mod engine;
 mod fault;
 mod guest;
 mod instance;
+mod linked;
 mod meter;
+mod offer;
 mod plugin;
+mod reach;
 mod runner;
 mod voice;
 mod wasi;
@@ -28,15 +31,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
-use wasmtime::component::Linker;
 
 pub use self::door::{Absence, Missing, Refusal};
 pub use self::engine::Capacity;
-pub use self::plugin::{Digest, Plugin, World};
-pub use self::runner::{Limits, OUTPUT_BYTES_MAX, OUTPUTS_MAX, Runner};
+pub use self::offer::Grant;
+pub use self::plugin::{Plugin, World};
+pub use self::reach::{Answer, Configuration, KeyPage, KeyValue, Reach, StoreError, Unreachable};
+pub use self::runner::{Limits, Runner};
 
 use self::engine::{Engine, Ticker};
-use self::guest::Guest;
 
 /// Where plugins are compiled and run. Cheap to clone; all clones are the same sandbox.
 ///
@@ -49,7 +52,6 @@ pub struct Sandbox(Arc<Shared>);
 /// What every clone, plugin and runner of one sandbox shares.
 struct Shared {
     engine: Engine,
-    linker: Linker<Guest>,
     /// One permit for each instance that may be alive: taken before it is
     /// made and given back with its memory, so that the engine's pool, which
     /// is of the same size, is never asked for more than it has.
@@ -65,10 +67,9 @@ impl Sandbox {
     /// When the engine or its thread cannot be started on this machine.
     pub fn new(capacity: Capacity) -> Result<Self, SandboxError> {
         let engine = engine::start(capacity).map_err(SandboxError::engine)?;
-        let linker = wasi::linker(&engine).map_err(SandboxError::engine)?;
         let ticker = Ticker::start(engine.clone()).map_err(SandboxError::Thread)?;
         let places = Arc::new(Semaphore::new(capacity.instances.min(Semaphore::MAX_PERMITS)));
-        Ok(Self(Arc::new(Shared { engine, linker, places, _ticker: ticker })))
+        Ok(Self(Arc::new(Shared { engine, places, _ticker: ticker })))
     }
 
     /// Reads, compiles and checks a plugin. Blocks, for seconds when it is large.
@@ -94,10 +95,6 @@ impl Sandbox {
 
     fn engine(&self) -> &Engine {
         &self.0.engine
-    }
-
-    fn linker(&self) -> &Linker<Guest> {
-        &self.0.linker
     }
 
     fn places(&self) -> &Arc<Semaphore> {

@@ -3,7 +3,6 @@
 //!
 //! How a single call is kept within its limits is `instance`'s.
 
-use std::collections::BTreeMap;
 use std::slice;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,17 +10,12 @@ use std::time::Duration;
 use super::SandboxError;
 use super::contract;
 use super::instance::Instance;
+use super::linked::Linked;
 use super::plugin::{Plugin, World};
-use crate::manifest::Isolation;
+use super::reach::Reach;
+use crate::manifest::{self, Isolation};
 use crate::message::Delivery;
 use crate::outcome::{Fault, FaultKind, Outcome};
-
-/// Outputs that one message may be answered with, unless the handler says otherwise.
-pub const OUTPUTS_MAX: usize = 1000;
-
-/// Bytes of names, values and payloads in the outputs for one message, unless
-/// the handler says otherwise.
-pub const OUTPUT_BYTES_MAX: usize = 8 << 20;
 
 /// What a handler allows its plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,41 +27,51 @@ pub struct Limits {
     pub memory: u64,
     /// What messages share.
     pub isolation: Isolation,
-    /// The most outputs that one message may be answered with.
-    pub outputs: usize,
-    /// The most bytes of names, values and payloads in the outputs for one message.
-    pub output_bytes: usize,
-    /// The whole of the plugin's environment.
-    pub env: BTreeMap<String, String>,
+    /// Calls of the handler in flight at a time.
+    pub concurrency: usize,
+    /// Everything else.
+    pub further: manifest::Limits,
 }
 
 /// A plugin at work for one handler. Lanes share it.
 pub struct Runner {
-    plugin: Plugin,
-    handler: Arc<str>,
-    limits: Limits,
+    linked: Linked,
     /// Warm instances, the last used on top: few are kept busy, the rest stay
     /// idle. There are never more than calls that ran at the same time.
     idle: Mutex<Vec<Instance>>,
 }
 
 impl Runner {
-    /// Puts a plugin to work, and starts one instance to prove that it can.
-    /// Blocks for as long as that takes, at most the handler's timeout twice.
+    /// Links a plugin for a handler. Nothing of it runs yet.
+    ///
+    /// # Errors
+    ///
+    /// When it imports what the handler is not granted.
+    pub fn new(
+        plugin: &Plugin,
+        handler: Arc<str>,
+        limits: Limits,
+        reach: Reach,
+    ) -> Result<Self, SandboxError> {
+        let linked = Linked::new(plugin, handler, limits, reach)?;
+        Ok(Self { linked, idle: Mutex::new(Vec::new()) })
+    }
+
+    /// Starts one instance to prove that it can, and keeps it for the first message. Blocks for
+    /// as long as that takes, at most the handler's timeout twice.
     ///
     /// # Errors
     ///
     /// When the instance breaks, or needs more than its limits, before its first message.
-    pub fn new(plugin: &Plugin, handler: Arc<str>, limits: Limits) -> Result<Self, SandboxError> {
-        let runner = Self { plugin: plugin.clone(), handler, limits, idle: Mutex::new(Vec::new()) };
-        let instance = runner.prove()?;
-        runner.put_back(instance);
-        Ok(runner)
+    pub fn prove(&self) -> Result<(), SandboxError> {
+        let instance = self.start_apart()?;
+        self.put_back(instance);
+        Ok(())
     }
 
     /// What it runs.
     pub fn plugin(&self) -> &Plugin {
-        &self.plugin
+        &self.linked.plugin
     }
 
     /// Runs the plugin on each delivery, in order, and answers each at its own index.
@@ -77,7 +81,7 @@ impl Runner {
     /// instance is dropped with it. It must be polled inside a tokio runtime
     /// whose timers are enabled.
     pub async fn run(&self, deliveries: &[Delivery]) -> Vec<Outcome> {
-        match (self.plugin.world(), deliveries) {
+        match (self.linked.plugin.world(), deliveries) {
             (_, []) => Vec::new(),
             (World::Batch, [_, _, ..]) => self.run_batch(deliveries).await,
             (World::Plugin | World::Batch, _) => {
@@ -114,7 +118,7 @@ impl Runner {
             Err(fault) => fault,
         };
         tracing::debug!(
-            handler = &*self.handler,
+            handler = &*self.linked.handler,
             messages = deliveries.len(),
             fault = fault.detail,
             "a batch broke, its messages are run alone"
@@ -156,13 +160,16 @@ impl Runner {
         instance: &mut Instance,
         deliveries: &[Delivery],
     ) -> Result<Vec<Outcome>, Fault> {
-        let answers = instance.call(deliveries, &self.limits).await?;
+        let answers = instance.call(deliveries, &self.linked.limits).await?;
         if answers.len() != deliveries.len() {
             let (given, asked) = (answers.len(), deliveries.len());
             let detail = format!("answered {given} of {asked} messages");
             return Err(Fault::new(FaultKind::Trap, detail));
         }
-        Ok(answers.into_iter().map(|answer| contract::outcome(answer, &self.limits)).collect())
+        Ok(answers
+            .into_iter()
+            .map(|answer| contract::outcome(answer, &self.linked.limits))
+            .collect())
     }
 
     async fn take(&self) -> Result<Instance, Fault> {
@@ -174,19 +181,19 @@ impl Runner {
     }
 
     fn put_back(&self, instance: Instance) {
-        match self.limits.isolation {
+        match self.linked.limits.isolation {
             Isolation::Reuse => self.idle().push(instance),
             Isolation::Message => drop(instance),
         }
     }
 
     async fn start(&self) -> Result<Instance, Fault> {
-        Instance::start(&self.plugin, &self.handler, &self.limits).await
+        Instance::start(&self.linked).await
     }
 
     /// Starts an instance on a thread of its own, as the caller may or may not
     /// be inside a runtime, and neither may wait for the other.
-    fn prove(&self) -> Result<Instance, SandboxError> {
+    fn start_apart(&self) -> Result<Instance, SandboxError> {
         let start = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
             Ok(runtime.block_on(self.start()))
@@ -197,8 +204,8 @@ impl Runner {
             thread.join().unwrap_or_else(|_| Err(std::io::Error::other("it panicked")))
         });
         started.map_err(SandboxError::Thread)?.map_err(|fault| SandboxError::Start {
-            path: self.plugin.path().to_owned(),
-            handler: self.handler.clone(),
+            path: self.linked.plugin.path().to_owned(),
+            handler: self.linked.handler.clone(),
             detail: fault.detail,
         })
     }

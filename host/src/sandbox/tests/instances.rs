@@ -70,10 +70,10 @@ async fn a_call_without_a_place_waits_for_one_and_then_says_so() {
     let sandbox = Sandbox::new(Capacity { instances: 1, memory: 64 << 20 }).unwrap();
     let first = runner(&sandbox, "friendly/counter", limits());
     let plugin = load(&sandbox, "friendly/echo").unwrap();
-    let crowded = Runner::new(&plugin, "late".into(), hurried()).err().unwrap();
+    let crowded = put_to_work(&plugin, hurried()).err().unwrap();
     assert!(crowded.to_string().ends_with("no instance could be started within 300ms"));
     drop(first);
-    assert!(Runner::new(&plugin, "late".into(), limits()).is_ok());
+    assert!(put_to_work(&plugin, limits()).is_ok());
 }
 
 #[test]

@@ -7,10 +7,8 @@ mod refused;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{
-    Capacity, Limits, OUTPUT_BYTES_MAX, OUTPUTS_MAX, Plugin, Runner, Sandbox, SandboxError,
-};
-use crate::manifest::Isolation;
+use super::{Capacity, Limits, Plugin, Reach, Runner, Sandbox, SandboxError};
+use crate::manifest::{self, Isolation};
 use crate::message::{Attempt, Delivery, Field, Held, Message, MessageId};
 use crate::outcome::{Fault, Notice, Outcome, Output};
 
@@ -38,9 +36,8 @@ fn limits() -> Limits {
         timeout: Duration::from_secs(5),
         memory: 64 << 20,
         isolation: Isolation::Reuse,
-        outputs: OUTPUTS_MAX,
-        output_bytes: OUTPUT_BYTES_MAX,
-        env: [].into(),
+        concurrency: 8,
+        further: manifest::Limits::default(),
     }
 }
 
@@ -50,7 +47,12 @@ fn hurried() -> Limits {
 }
 
 fn runner(sandbox: &Sandbox, name: &str, limits: Limits) -> Runner {
-    Runner::new(&load(sandbox, name).unwrap(), "test".into(), limits).unwrap()
+    put_to_work(&load(sandbox, name).unwrap(), limits).unwrap()
+}
+
+fn put_to_work(plugin: &Plugin, limits: Limits) -> Result<Runner, SandboxError> {
+    let runner = Runner::new(plugin, "test".into(), limits, Reach::default())?;
+    runner.prove().map(|()| runner)
 }
 
 fn delivery(attempt: u32) -> Delivery {

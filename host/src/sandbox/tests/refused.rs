@@ -1,10 +1,12 @@
 //! Files that are not put to work, and the sentences that say why.
 
 use super::*;
-use crate::sandbox::{Digest, World};
+use crate::manifest::Digest;
+use crate::sandbox::World;
 
 fn refusal(name: &str) -> String {
-    load(&sandbox(), name).unwrap_err().to_string()
+    let refused = load(&sandbox(), name).and_then(|plugin| put_to_work(&plugin, limits()));
+    refused.err().unwrap().to_string()
 }
 
 fn refusal_of(bytes: &[u8]) -> String {
@@ -113,8 +115,8 @@ fn a_guest_that_breaks_at_its_start_is_not_put_to_work() {
         ("hostile/start-loop", "ran past its timeout of 300ms"),
     ] {
         let plugin = load(&sandbox, name).unwrap();
-        let error = Runner::new(&plugin, "charge".into(), hurried()).err().unwrap();
-        let text = format!("{name}.wasm: cannot start for handler charge: {why}");
+        let error = put_to_work(&plugin, hurried()).err().unwrap();
+        let text = format!("{name}.wasm: cannot start for handler test: {why}");
         assert_eq!(error.to_string(), text);
     }
 }
@@ -123,6 +125,6 @@ fn a_guest_that_breaks_at_its_start_is_not_put_to_work() {
 fn a_guest_that_is_larger_than_its_memory_is_not_put_to_work() {
     let plugin = load(&sandbox(), "hostile/big-output").unwrap();
     let small = Limits { memory: 1 << 20, ..limits() };
-    let error = Runner::new(&plugin, "charge".into(), small).err().unwrap();
+    let error = put_to_work(&plugin, small).err().unwrap();
     assert!(error.to_string().ends_with("needed more than its memory of 1.0 MiB"), "{error}");
 }

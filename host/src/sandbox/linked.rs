@@ -1,0 +1,55 @@
+//! A plugin linked for one handler: to what its grants let it reach, and nothing else.
+
+use std::sync::Arc;
+
+use wasmtime::component::Linker;
+
+use super::SandboxError;
+use super::contract::Ready;
+use super::door::{self, Refusal};
+use super::offer;
+use super::plugin::Plugin;
+use super::reach::Reach;
+use super::runner::Limits;
+
+/// What every instance of a plugin at work for one handler is made of.
+pub(super) struct Linked {
+    pub(super) plugin: Plugin,
+    pub(super) handler: Arc<str>,
+    pub(super) limits: Limits,
+    pub(super) reach: Reach,
+    pub(super) ready: Ready,
+}
+
+impl Linked {
+    /// Checks a plugin's imports against the handler's grants, and links them.
+    pub(super) fn new(
+        plugin: &Plugin,
+        handler: Arc<str>,
+        limits: Limits,
+        reach: Reach,
+    ) -> Result<Self, SandboxError> {
+        let ready = link(plugin, &reach)
+            .map_err(|refusal| SandboxError::Refused { path: plugin.path().to_owned(), refusal })?;
+        Ok(Self { plugin: plugin.clone(), handler, limits, reach, ready })
+    }
+}
+
+fn link(plugin: &Plugin, reach: &Reach) -> Result<Ready, Refusal> {
+    let (component, engine) = (plugin.component(), plugin.sandbox().engine());
+    door::check_imports(component, engine, reach)?;
+    let unlinkable = |error: wasmtime::Error| Refusal::Unlinkable(format!("{error:#}"));
+    let mut linker = Linker::new(engine);
+    // A component may import one interface in several versions; one definition serves them all.
+    let mut added = Vec::new();
+    for (import, _) in component.component_type().imports(engine) {
+        if let Some(offer) = offer::of(import)
+            && !added.contains(&(offer.interface, offer.version))
+        {
+            (offer.add)(&mut linker).map_err(unlinkable)?;
+            added.push((offer.interface, offer.version));
+        }
+    }
+    let ready = linker.instantiate_pre(component).and_then(|pre| Ready::new(plugin.world(), pre));
+    ready.map_err(unlinkable)
+}
