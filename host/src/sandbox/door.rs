@@ -233,7 +233,7 @@ fn absence(import: &str, reach: &Reach) -> Option<Absence> {
     }
     let package = interface.split('/').next().unwrap_or(interface);
     Some(match package {
-        "wasi:sockets" | "wasi:filesystem" => Absence::Never,
+        "wasi:sockets" | "wasi:filesystem" | "wasi:tls" => Absence::Never,
         "wasi:http" | "wasi:keyvalue" | "wasi:config" | "wasi:logging" | PACKAGE => Absence::NotYet,
         _ => Absence::Unknown,
     })
@@ -270,6 +270,7 @@ mod tests {
         assert_eq!(absence("wasi:io/poll@0.2.0", &Reach::default()), None);
         assert_eq!(absence("wasi:io/poll@0.2.12", &Reach::default()), None);
         assert_eq!(absence("wasi:filesystem/preopens@0.2.6", &Reach::default()), None);
+        assert_eq!(absence("wasi:sockets/tcp@0.2.9", &Reach::default()), None);
         assert_eq!(absence("tidegate:plugin/types@0.1.0", &Reach::default()), None);
         assert_eq!(
             absence("wasi:clocks/monotonic-clock@0.3.0", &Reach::default()),
@@ -283,7 +284,7 @@ mod tests {
 
     #[test]
     fn each_absent_import_is_told_why() {
-        assert_eq!(absence("wasi:sockets/tcp@0.2.6", &Reach::default()), Some(Absence::Never));
+        assert_eq!(absence("wasi:tls/types@0.2.0", &Reach::default()), Some(Absence::Never));
         assert_eq!(
             absence("wasi:http/outgoing-handler@0.2.0", &Reach::default()),
             Some(Absence::NotYet)

@@ -1,15 +1,16 @@
 //! What a guest may import: the parts of WASI 0.2 that reach nothing outside of it.
 //!
-//! Clocks, random numbers, standard streams, and a file system without any
-//! directory, which the standard libraries of most languages import whether
-//! they use it or not. What is absent is absent on purpose; `door` says so.
+//! Clocks, random numbers, standard streams, a file system without any directory
+//! and sockets of which none can be opened: the standard libraries of most languages, Python's
+//! among them, import these whether they use them or not. What is absent is absent on purpose; `door` says so.
 
 use wasmtime::component::{HasData, ResourceTable};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView};
 use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
-use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, io, random};
+use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, io, random, sockets};
 use wasmtime_wasi::random::{WasiRandom, WasiRandomView};
+use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
 
 use super::guest::Guest;
 use super::offer::{Add, Offer};
@@ -75,6 +76,28 @@ pub(super) const OFFERS: &[Offer] = &[
     }),
     always("wasi:filesystem/preopens", |linker| {
         filesystem::preopens::add_to_linker::<Guest, WasiFilesystem>(linker, Guest::filesystem)
+    }),
+    always("wasi:sockets/instance-network", |linker| {
+        sockets::instance_network::add_to_linker::<Guest, WasiSockets>(linker, Guest::sockets)
+    }),
+    always("wasi:sockets/tcp", |linker| {
+        sockets::tcp::add_to_linker::<Guest, WasiSockets>(linker, Guest::sockets)
+    }),
+    always("wasi:sockets/tcp-create-socket", |linker| {
+        sockets::tcp_create_socket::add_to_linker::<Guest, WasiSockets>(linker, Guest::sockets)
+    }),
+    always("wasi:sockets/udp", |linker| {
+        sockets::udp::add_to_linker::<Guest, WasiSockets>(linker, Guest::sockets)
+    }),
+    always("wasi:sockets/udp-create-socket", |linker| {
+        sockets::udp_create_socket::add_to_linker::<Guest, WasiSockets>(linker, Guest::sockets)
+    }),
+    always("wasi:sockets/ip-name-lookup", |linker| {
+        sockets::ip_name_lookup::add_to_linker::<Guest, WasiSockets>(linker, Guest::sockets)
+    }),
+    always("wasi:sockets/network", |linker| {
+        let options = sockets::network::LinkOptions::default();
+        sockets::network::add_to_linker::<Guest, WasiSockets>(linker, &options, Guest::sockets)
     }),
 ];
 

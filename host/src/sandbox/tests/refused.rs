@@ -34,7 +34,7 @@ fn a_plugin_that_is_not_there_is_named() {
 fn each_import_that_nobody_provides_is_named_with_its_reason() {
     assert_eq!(
         refusal("hostile/unknown-import"),
-        "hostile/unknown-import.wasm: imports wasi:sockets/tcp@0.2.6, which no handler can be \
+        "hostile/unknown-import.wasm: imports wasi:tls/types@0.2.0, which no handler can be \
          granted; wasi:http/outgoing-handler@0.2.6, which is not available in this version; \
          acme:rockets/launch@1.0.0, which no host of handlers provides"
     );
