@@ -40,6 +40,10 @@ pub struct Figures {
     pub healed: AtomicU64,
     /// Times the circuit opened, as everything failed.
     pub circuit_opened: AtomicU64,
+    /// Times that another version of the plugin took over.
+    pub swaps: AtomicU64,
+    /// Times that a version of the plugin was refused, and the one at work went on.
+    pub swaps_refused: AtomicU64,
     /// Messages being handled at this moment.
     pub in_flight: AtomicU64,
     /// Time spent in the plugin, in nanoseconds.

@@ -1,23 +1,34 @@
 //! The life of the process: load every plugin, connect, put each handler to work, wait for all of them.
 //!
 //! Here the rooms are joined that must not know each other: what the broker
-//! delivers, dispatch carries to what the sandbox runs.
+//! delivers, dispatch carries to what the sandbox runs. Files that change meanwhile are taken up
+//! by `changes`.
 
+mod changes;
+mod handlers;
 mod reach;
+mod reload;
+mod state;
+mod swap;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
-use tokio::runtime::Runtime;
-use tokio::task::JoinSet;
+use arc_swap::ArcSwap;
+use tokio::runtime::{Handle, Runtime};
+use tokio::task::{JoinError, JoinSet};
 
-use crate::broker::{Broker, BrokerError, Owned};
-use crate::dispatch::{Dispatch, Versions};
-use crate::figures::Figures;
-use crate::manifest::{Handler, Manifest, RedisSettings, Sharding, Supply};
+pub use state::{HandlerState, Roster};
+
+use crate::broker::{Broker, BrokerError};
+use crate::manifest::{Handler, Manifest, RedisSettings, Sharding};
 use crate::sandbox::{Capacity, Limits, Plugin, Runner, Sandbox, SandboxError};
 use crate::shutdown::Stop;
+use handlers::{Employed, Opening};
+use watch::Look;
 
 /// Why a host cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -40,17 +51,45 @@ pub enum HostError {
 }
 
 fn list(problems: &[(Arc<str>, SandboxError)]) -> String {
-    let lines = problems.iter().map(|(handler, error)| {
-        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
-        format!("\n  handler.{handler}.plugin: {error}{}", cause.unwrap_or_default())
-    });
+    let lines = problems
+        .iter()
+        .map(|(handler, error)| format!("\n  handler.{handler}.plugin: {}", sentence(error)));
     let problems = if problems.len() == 1 { "problem" } else { "problems" };
     format!("{} {problems} with plugins{}", lines.len(), lines.collect::<String>())
+}
+
+/// An error and its causes, each once.
+fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let reason = error.to_string();
+        if !text.contains(&reason) {
+            text = format!("{text}: {reason}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// A sandbox, and what it was made for.
+struct Room {
+    sandbox: Sandbox,
+    capacity: Capacity,
+}
+
+impl Room {
+    fn new(handlers: &[Handler]) -> Result<Self, HostError> {
+        let capacity = capacity(handlers);
+        let sandbox = Sandbox::new(capacity).map_err(HostError::Sandbox)?;
+        Ok(Self { sandbox, capacity })
+    }
 }
 
 /// Every handler's plugin, loaded, and proven to fit its handler and to start.
 pub struct Plugins {
     plugins: Vec<Plugin>,
+    room: Arc<Room>,
 }
 
 impl Plugins {
@@ -60,18 +99,26 @@ impl Plugins {
     ///
     /// Everything that is wrong with any of them.
     pub fn load(manifest: &Manifest) -> Result<Self, HostError> {
-        let sandbox = Sandbox::new(capacity(manifest)).map_err(HostError::Sandbox)?;
+        Self::load_into(Arc::new(Room::new(&manifest.handlers)?), &manifest.handlers)
+    }
+
+    /// The same for some handlers, into a sandbox that is there.
+    fn load_into(room: Arc<Room>, handlers: &[Handler]) -> Result<Self, HostError> {
         let mut loaded: Vec<(PathBuf, Plugin)> = Vec::new();
         let mut plugins = Vec::new();
         let mut problems = Vec::new();
-        for handler in &manifest.handlers {
-            let plugin = once(&mut loaded, &handler.plugin, |path| sandbox.load(path));
+        for handler in handlers {
+            let plugin = once(&mut loaded, &handler.plugin, |path| room.sandbox.load(path));
             match plugin.and_then(|plugin| prove(&plugin, handler).map(|()| plugin)) {
                 Ok(plugin) => plugins.push(plugin),
                 Err(error) => problems.push((handler.name.clone(), error)),
             }
         }
-        if problems.is_empty() { Ok(Self { plugins }) } else { Err(HostError::Plugins(problems)) }
+        if problems.is_empty() {
+            Ok(Self { plugins, room })
+        } else {
+            Err(HostError::Plugins(problems))
+        }
     }
 
     /// The plugins, in the order of the manifest's handlers.
@@ -100,12 +147,16 @@ fn once<E>(
     Ok(plugin)
 }
 
-/// Room for every call at once, and for fresh instances beside warm ones.
-fn capacity(manifest: &Manifest) -> Capacity {
-    let streams = manifest.handlers.iter().flat_map(Handler::on_each_stream);
-    let calls: usize = streams.map(|handler| handler.concurrency.get()).sum();
-    let memory = manifest.handlers.iter().map(|handler| handler.memory).max().unwrap_or_default();
-    Capacity { instances: 2 * calls, memory }
+/// Room for every call at once and for as many idle instances, which no more are than calls, also
+/// while one version of a plugin takes over from another; and for one that is being proven.
+fn capacity(handlers: &[Handler]) -> Capacity {
+    let memory = handlers.iter().map(|handler| handler.memory).max().unwrap_or_default();
+    Capacity { instances: 2 * handlers.iter().map(calls).sum::<usize>() + 1, memory }
+}
+
+/// How many calls of a handler may run at once, over all of its streams.
+fn calls(handler: &Handler) -> usize {
+    handler.on_each_stream().iter().map(|handler| handler.concurrency.get()).sum()
 }
 
 fn limits(handler: &Handler) -> Limits {
@@ -120,10 +171,20 @@ fn limits(handler: &Handler) -> Limits {
 
 /// A host whose handlers are at work.
 pub struct Host {
+    /// The manifest in force.
+    manifest: Manifest,
+    /// How the manifest's file looked when it was refused, and why it was.
+    refused_manifest: Option<(Look, String)>,
+    broker: Arc<Broker>,
+    employed: Vec<Employed>,
+    roster: Roster,
     /// Every handler at work, and whoever sees to delayed entries.
     tasks: JoinSet<()>,
-    figures: Vec<Arc<Figures>>,
+    /// The streams that are made of several, as far as outputs may be for them.
+    sharded: Arc<ArcSwap<Vec<Sharding>>>,
     guests: Option<Runtime>,
+    stop: Stop,
+    grace: Duration,
 }
 
 impl Host {
@@ -140,106 +201,55 @@ impl Host {
     ) -> Result<Self, HostError> {
         let broker = Arc::new(Broker::connect(redis, &name(manifest), stop).await?);
         let sharded = match sharded(manifest, &broker, stop).await {
-            Err(BrokerError::Stopped) => Arc::default(),
+            Err(BrokerError::Stopped) => Vec::new(),
             sharded => sharded?,
         };
-        let guests = guest_threads()?;
-        let threads = guests.handle().clone();
         // From here on the threads are the host's, which lets them go without waiting: a
         // runtime may not be dropped here as it is.
-        let mut host = Self { tasks: JoinSet::new(), figures: Vec::new(), guests: Some(guests) };
-        for (handler, plugin) in manifest.handlers.iter().zip(&plugins.plugins) {
-            let reach = reach::through(&broker, &handler.grants);
-            let runner = Runner::new(plugin, handler.name.clone(), limits(handler), reach)?;
-            let figures = Arc::new(Figures::default());
-            host.figures.push(figures.clone());
-            let dispatch = Dispatch {
-                handler: Arc::new(handler.clone()),
-                versions: Arc::new(Versions::new(runner)),
-                figures,
-                sharded: sharded.clone(),
-                guests: threads.clone(),
-                stop: stop.clone(),
-                grace: manifest.host.grace,
-            };
-            let employed = if handler.order.is_some() {
-                host.employ_in_order(broker.clone(), dispatch).await
-            } else {
-                host.employ(broker.clone(), dispatch).await
-            };
-            match employed {
+        let mut host = Self {
+            manifest: manifest.clone(),
+            refused_manifest: None,
+            broker: broker.clone(),
+            employed: Vec::new(),
+            roster: Roster::default(),
+            tasks: JoinSet::new(),
+            sharded: Arc::new(ArcSwap::from_pointee(sharded)),
+            guests: Some(guest_threads()?),
+            stop: stop.clone(),
+            grace: manifest.host.grace,
+        };
+        let Plugins { plugins, room } = plugins;
+        for (handler, plugin) in manifest.handlers.iter().zip(plugins) {
+            let (handler, figures) = (Arc::new(handler.clone()), Arc::default());
+            match host.employ(Opening { handler, plugin, room: room.clone(), figures }).await {
                 // Those that are at work already finish what is in hand.
-                Err(BrokerError::Stopped) => return Ok(host),
+                Err(HostError::Broker(BrokerError::Stopped)) => return Ok(host),
                 employed => employed?,
             }
         }
         let (address, stop) = (broker.address().to_owned(), stop.clone());
         host.tasks.spawn(async move { broker.promote(&stop).await });
-        tracing::info!(handlers = host.figures.len(), redis = address, "ready");
+        tracing::info!(handlers = host.employed.len(), redis = address, "ready");
         Ok(host)
     }
 
-    async fn employ(&mut self, broker: Arc<Broker>, dispatch: Dispatch) -> Result<(), BrokerError> {
-        let handler = &dispatch.handler;
-        let digest: Arc<str> = dispatch.versions.pick().plugin().digest().to_string().into();
-        let (figures, stop) = (dispatch.figures.clone(), dispatch.stop.clone());
-        broker.wait_out(&stop, async || broker.agree(handler).await).await?;
-        let subscription = broker.subscribe(handler, digest.clone(), figures, stop).await?;
-        let (name, source) = (&handler.name, &handler.stream);
-        match handler.supply {
-            Supply::Group | Supply::Broadcast => {
-                tracing::info!(handler = %name, stream = %source, group = %handler.group,
-                    consumer = subscription.consumer, plugin = %digest, "reading");
-            }
-            Supply::Channel => {
-                tracing::info!(handler = %name, channel = %source, plugin = %digest, "at work");
-            }
-        }
-        self.tasks.spawn(async move {
-            dispatch.carry(subscription).await;
-            // The connection outlives the last settlement.
-            drop(broker);
-        });
-        Ok(())
-    }
-
-    /// Puts a handler to work on each shard of its stream for as long as this host owns it.
-    async fn employ_in_order(
-        &mut self,
-        broker: Arc<Broker>,
-        dispatch: Dispatch,
-    ) -> Result<(), BrokerError> {
-        let handler = &dispatch.handler;
-        let digest: Arc<str> = dispatch.versions.pick().plugin().digest().to_string().into();
-        let (figures, stop) = (dispatch.figures.clone(), dispatch.stop.clone());
-        let shards = broker.share(handler, digest.clone(), figures, stop).await?;
-        tracing::info!(handler = %handler.name, stream = %handler.stream, group = %handler.group,
-            consumer = shards.name(), plugin = %digest, "shares the stream");
-        self.tasks.spawn(async move {
-            let carry = |Owned { handler, subscription, stop }| {
-                Dispatch { handler: Arc::new(handler), stop, ..dispatch.clone() }
-                    .carry(subscription)
-            };
-            shards.hold(carry).await;
-            // The connection outlives the last settlement.
-            drop(broker);
-        });
-        Ok(())
-    }
-
-    /// The figures of each handler, in the manifest's order.
-    pub fn figures(&self) -> &[Arc<Figures>] {
-        &self.figures
+    /// The handlers at work, now and in time to come.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
     }
 
     /// Waits until a stop is requested and every handler has finished what is in hand.
     pub async fn finished(mut self) {
         while let Some(ended) = self.tasks.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a task of the host ended by itself");
-            }
+            tell_of(ended);
         }
         tracing::info!("stopped");
+    }
+
+    /// The threads that plugins run on, apart from those that speak to Redis. Nobody waits for
+    /// them at a stop.
+    fn threads(&self) -> Handle {
+        self.guests.as_ref().expect("they go with the host").handle().clone()
     }
 }
 
@@ -252,13 +262,19 @@ impl Drop for Host {
     }
 }
 
+fn tell_of(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a task of the host ended by itself");
+    }
+}
+
 /// The streams made of several that outputs may be for: those of the manifest's handlers, and
 /// those that Redis remembers under a name that a handler's outputs spell out.
 async fn sharded(
     manifest: &Manifest,
     broker: &Broker,
     stop: &Stop,
-) -> Result<Arc<[Sharding]>, BrokerError> {
+) -> Result<Vec<Sharding>, BrokerError> {
     let mut sharded: Vec<Sharding> =
         manifest.handlers.iter().filter_map(Handler::sharding).collect();
     for handler in &manifest.handlers {
@@ -276,7 +292,7 @@ async fn sharded(
             }
         }
     }
-    Ok(sharded.into())
+    Ok(sharded)
 }
 
 /// The manifest's name for this host, or the machine's.

@@ -1,4 +1,5 @@
 //! Stopping, as a value that is passed in: the first signal asks for it, the second insists.
+//! And SIGHUP, which asks for something else: what that is, is for others to say.
 
 use std::io;
 
@@ -26,6 +27,28 @@ pub fn listen() -> io::Result<Signals> {
         terminate: signal(SignalKind::terminate())?,
         interrupt: signal(SignalKind::interrupt())?,
     })
+}
+
+/// Watches SIGHUP.
+pub struct Hangups(Signal);
+
+/// Takes over SIGHUP from its default of killing the process.
+///
+/// # Errors
+///
+/// When the operating system refuses a handler.
+pub fn hangups() -> io::Result<Hangups> {
+    Ok(Hangups(signal(SignalKind::hangup())?))
+}
+
+impl Hangups {
+    /// Waits for the next one; those that come while nobody waits are one.
+    pub async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            // The runtime is going: none will come.
+            std::future::pending().await
+        }
+    }
 }
 
 impl Signals {

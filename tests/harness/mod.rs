@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 pub use client::{Entry, Redis, millis};
 pub use host::{Done, Host, Running, Setup, command};
-pub use plugins::root;
+pub use plugins::{plugin, root, variant};
 pub use proxy::Proxy;
 pub use server::{Certificates, Doorway, Options, Server, speaks_tls};
 

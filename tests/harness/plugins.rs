@@ -38,3 +38,19 @@ fn put(name: &str, target: &Path) {
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
+
+/// A plugin that is built, or written as text: its bytes.
+#[track_caller]
+pub fn plugin(name: &str) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("plugin.wasm");
+    put(name, &file);
+    fs::read(file).unwrap()
+}
+
+/// The same plugin with another digest: a section that nobody reads tells it from others.
+pub fn variant(plugin: &[u8], number: u8) -> Vec<u8> {
+    // A custom section: its id, the length of the rest, a name with its length, and the number.
+    let section = [0, 9, 7, b'v', b'a', b'r', b'i', b'a', b'n', b't', number];
+    [plugin, &section].concat()
+}

@@ -33,6 +33,8 @@ pub(super) struct Item {
     pub message: Message,
     pub receipt: Receipt,
     pub settlement: Settlement,
+    /// The digest of the plugin that it was handled by; none where no plugin saw it.
+    pub plugin: Option<Arc<str>>,
     pub cost: Cost,
     pub progress: Progress,
     /// What it takes up while it waits to be written.
@@ -60,7 +62,8 @@ pub(super) enum Cost {
 impl Item {
     pub(super) fn new(message: Message, receipt: Receipt, settlement: Settlement) -> Self {
         let (cost, progress) = (Cost::Attempt, Progress::Due);
-        let mut item = Self { message, receipt, settlement, cost, progress, bytes: 0 };
+        let plugin = None;
+        let mut item = Self { message, receipt, settlement, plugin, cost, progress, bytes: 0 };
         let notices = item.notices().map(|notice| notice.payload.len()).sum::<usize>();
         let bytes = size(&item.message.fields) + item.weight().1 + notices;
         item.bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -316,7 +319,7 @@ impl Post {
             let (id, attempts) = (item.receipt.id(), item.attempt().number());
             let death = Death { id, attempts, reason: *reason, error };
             fields(command, &item.message.fields);
-            fields(command, &self.epitaph(&death));
+            fields(command, &self.epitaph(item.plugin.as_deref(), &death));
         }
     }
 

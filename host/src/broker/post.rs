@@ -12,6 +12,7 @@ use super::lanes::{After, Lanes};
 use super::letter::{ADDED, Death, epitaph};
 use super::link::Link;
 use super::presence::Name;
+use super::serving::Serving;
 use super::valve::Valve;
 use super::wake::Wake;
 use crate::figures::Figures;
@@ -24,8 +25,8 @@ pub(super) struct Post {
     pub handler: Handler,
     pub keys: Keys,
     pub consumer: Name,
-    /// The digest of the plugin that handles messages.
-    pub plugin: Arc<str>,
+    /// The plugin that handles messages.
+    pub serving: Serving,
     /// What is in hand.
     pub held: Arc<Held>,
     pub figures: Arc<Figures>,
@@ -65,9 +66,14 @@ impl Post {
         }
     }
 
-    /// The fields that a dead letter has besides the original ones.
-    pub(super) fn epitaph(&self, death: &Death<'_>) -> [Field; ADDED] {
-        epitaph(&self.handler, &self.plugin, death, SystemTime::now())
+    /// The fields that a dead letter has besides the original ones. It names the plugin that saw
+    /// the message last, or, where none did, the one that would have.
+    pub(super) fn epitaph(&self, plugin: Option<&str>, death: &Death<'_>) -> [Field; ADDED] {
+        let now = SystemTime::now();
+        match plugin {
+            Some(plugin) => epitaph(&self.handler, plugin, death, now),
+            None => epitaph(&self.handler, &self.serving.plugin(), death, now),
+        }
     }
 
     /// Lets go of receipts; where order is kept, that tells those behind whether it is their turn.

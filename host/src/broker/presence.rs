@@ -7,16 +7,18 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use redis::{RedisResult, RedisWrite, ToRedisArgs, Value};
 use serde::{Deserialize, Serialize};
 use tokio::time::MissedTickBehavior;
 
 use super::keys::{Keys, WAITING};
+use super::letter::cut;
 use super::link::Link;
 use super::process::Process;
 use super::scripts::Lua;
+use super::serving::Serving;
 use crate::figures::{Figures, read};
 use crate::message::MessageId;
 
@@ -25,6 +27,9 @@ pub(super) const LIFETIME: Duration = Duration::from_secs(15);
 
 /// How often a host shows itself.
 const EVERY: Duration = Duration::from_secs(5);
+
+/// Why a file is refused is told at this length: a manifest may have many problems.
+const REFUSAL_BYTES: usize = 2048;
 
 /// Names are tried with a number behind them this far.
 const NAMES: u32 = 1000;
@@ -42,6 +47,15 @@ pub struct Sign {
     pub version: String,
     /// The digest of the plugin that handles messages.
     pub plugin: String,
+    /// Since when it does, in milliseconds since the Unix epoch by the host's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin_since_ms: Option<u64>,
+    /// Why the plugin's file, as it is now, is not at work; absent while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin_refused: Option<String>,
+    /// Why the manifest, as it is now, is not in force; absent while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest_refused: Option<String>,
     /// Messages acknowledged as handled since the host started.
     pub handled: u64,
     /// Failures to be tried again since the host started.
@@ -104,7 +118,7 @@ pub(super) struct Presence {
 
 /// What a host has to tell of one handler.
 pub(super) struct Teller {
-    pub plugin: Arc<str>,
+    pub serving: Serving,
     pub figures: Arc<Figures>,
 }
 
@@ -206,17 +220,23 @@ impl Presence {
         }
     }
 
-    /// Shows the host to be alive until the task is ended.
+    /// Shows the host to be alive until the task is ended, and at once what changed about its plugin.
     pub(super) async fn show(self: Arc<Self>) {
         let mut every = tokio::time::interval(EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut before = read(&self.teller.figures.handled);
+        let mut news = self.teller.serving.listen();
+        let (mut before, mut rate) = (read(&self.teller.figures.handled), 0.0);
         every.tick().await;
         loop {
-            every.tick().await;
-            let now = read(&self.teller.figures.handled);
-            let rate = (now - before) as f64 / EVERY.as_secs_f64();
-            before = now;
+            tokio::select! {
+                _ = every.tick() => {
+                    let now = read(&self.teller.figures.handled);
+                    rate = (now - before) as f64 / EVERY.as_secs_f64();
+                    before = now;
+                }
+                // Whoever could change it is here: it does not end.
+                _ = news.changed() => {}
+            }
             if let Err(error) = self.affirm(rate).await {
                 tracing::debug!(%error, "cannot show that this host is alive");
             }
@@ -275,11 +295,17 @@ impl Presence {
 
 impl Teller {
     fn sign(&self, rate: f64, token: &str) -> Sign {
+        let served = self.serving.now();
+        let since = served.since.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let told = |why: Option<Arc<str>>| why.map(|why| cut(&why, REFUSAL_BYTES).to_owned());
         Sign {
             process: Process::this(),
             token: token.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            plugin: self.plugin.to_string(),
+            plugin: served.plugin.to_string(),
+            plugin_since_ms: Some(since.as_millis() as u64),
+            plugin_refused: told(served.plugin_refused),
+            manifest_refused: told(served.manifest_refused),
             handled: read(&self.figures.handled),
             retried: read(&self.figures.retried),
             duplicates: read(&self.figures.duplicates),

@@ -54,12 +54,21 @@ impl Settler {
         Self { queue, room }
     }
 
-    /// Takes over the duty to settle a delivery.
+    /// Takes over the duty to settle a delivery that no plugin saw.
     ///
     /// Waits while too many others wait to be written, or too many bytes. Should the
     /// host end first, the entry stays pending and is delivered again.
     pub async fn settle(&self, delivery: Delivery, settlement: Settlement) {
-        let mut item = item(delivery, settlement);
+        self.hand_in(item(delivery, settlement)).await;
+    }
+
+    /// As [`Self::settle`], for a delivery that the plugin with this digest has handled.
+    pub async fn settle_run(&self, delivery: Delivery, settlement: Settlement, plugin: &Arc<str>) {
+        let item = Item { plugin: Some(plugin.clone()), ..item(delivery, settlement) };
+        self.hand_in(item).await;
+    }
+
+    async fn hand_in(&self, mut item: Item) {
         // One that is larger than all the room there is has it to itself.
         item.bytes = item.bytes.min(WAITING_BYTES);
         // Room and queue close only with the host.

@@ -24,6 +24,7 @@ use super::ordered::Ordered;
 use super::post::Post;
 use super::presence::{Name, Presence, Teller};
 use super::scripts::Lua;
+use super::serving::Serving;
 use super::settle;
 use super::share::owners;
 use super::source::Source;
@@ -64,7 +65,7 @@ pub struct Owned {
 pub struct Shards {
     link: Link,
     connector: Arc<Connector>,
-    plugin: Arc<str>,
+    serving: Serving,
     figures: Arc<Figures>,
     delays: Arc<Delays>,
     stop: Stop,
@@ -109,7 +110,7 @@ impl Broker {
     pub async fn share(
         &self,
         handler: &Handler,
-        plugin: Arc<str>,
+        serving: Serving,
         figures: Arc<Figures>,
         stop: Stop,
     ) -> Result<Shards, BrokerError> {
@@ -117,7 +118,7 @@ impl Broker {
         let place = format!("put handler `{}` on stream `{}`", handler.name, handler.stream);
         let keys = Keys::new(&handler.stream, &handler.group);
         let claiming = async || {
-            let sign = Teller { plugin: plugin.clone(), figures: figures.clone() };
+            let sign = Teller { serving: serving.clone(), figures: figures.clone() };
             let name = (handler.group.clone(), &*self.name);
             Presence::claim(self.link.clone(), &keys, name, sign).await
         };
@@ -129,7 +130,7 @@ impl Broker {
         let shards = Shards {
             link: self.link.clone(),
             connector: self.connector.clone(),
-            plugin,
+            serving,
             figures,
             stop,
             name: presence.name().now().to_string(),
@@ -379,7 +380,7 @@ impl Shards {
             handler: shard.handler.clone(),
             keys: shard.keys.clone(),
             consumer: Name::fixed(consumer),
-            plugin: self.plugin.clone(),
+            serving: self.serving.clone(),
             held: Arc::default(),
             figures: self.figures.clone(),
             wake: Wake::default(),

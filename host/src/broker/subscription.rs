@@ -16,6 +16,7 @@ use super::presence::{self, Presence};
 use super::quarantine::Quarantine;
 use super::rate::Meter;
 use super::returns::Returns;
+use super::serving::Serving;
 use super::settle::{self, Settler};
 use super::source::Source;
 use super::tenure::Tenure;
@@ -93,7 +94,7 @@ impl Broker {
     pub async fn subscribe(
         &self,
         handler: &Handler,
-        plugin: Arc<str>,
+        serving: Serving,
         figures: Arc<Figures>,
         stop: Stop,
     ) -> Result<Subscription, BrokerError> {
@@ -104,7 +105,7 @@ impl Broker {
         let keys = Keys::new(&handler.stream, &handler.group);
         let link = self.link.clone();
         let claiming = async || {
-            let sign = presence::Teller { plugin: plugin.clone(), figures: figures.clone() };
+            let sign = presence::Teller { serving: serving.clone(), figures: figures.clone() };
             let name = (handler.group.clone(), &*self.name);
             Presence::claim(link.clone(), &keys, name, sign).await
         };
@@ -128,7 +129,7 @@ impl Broker {
             handler,
             consumer: presence.name(),
             keys,
-            plugin,
+            serving,
             held: Arc::default(),
             figures,
             wake: Wake::default(),

@@ -16,7 +16,7 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let manifest = arguments.manifest.load()?;
     if let Some(redis) = &manifest.redis {
-        return until_stopped(&manifest, redis).await;
+        return until_stopped(&manifest, redis, None).await;
     }
     let server = PrivateServer::start()?;
     let redis = server.settings();
@@ -25,5 +25,5 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     for handler in manifest.handlers.iter().take(1) {
         eprintln!("  tidegate publish {} name=value --redis {redis}", handler.stream);
     }
-    until_stopped(&manifest, &redis).await
+    until_stopped(&manifest, &redis, None).await
 }

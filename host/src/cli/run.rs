@@ -7,7 +7,7 @@ use super::source::{ManifestFile, redis_of};
 use crate::broker::BrokerError;
 use crate::host::{Host, HostError, Plugins};
 use crate::manifest::{Manifest, RedisSettings};
-use crate::shutdown::{self, Stop};
+use crate::shutdown::{self, Hangups, Stop};
 use crate::telemetry::Voice;
 
 #[derive(Debug, Args)]
@@ -39,13 +39,16 @@ impl Arguments {
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let manifest = arguments.manifest.load()?;
     let redis = redis_of(&manifest)?;
-    until_stopped(&manifest, &redis).await
+    // From here on it ends nothing, whenever it comes.
+    let hangups = shutdown::hangups().map_err(Failure::system("listen for SIGHUP"))?;
+    until_stopped(&manifest, &redis, Some(hangups)).await
 }
 
-/// Runs a manifest's handlers until a signal says to stop.
+/// Runs a manifest's handlers until a signal says to stop; takes up what changes meanwhile.
 pub(super) async fn until_stopped(
     manifest: &Manifest,
     redis: &RedisSettings,
+    hangups: Option<Hangups>,
 ) -> Result<(), Failure> {
     let stop = Stop::new();
     let signals = shutdown::listen().map_err(Failure::system("listen for signals"))?;
@@ -53,7 +56,7 @@ pub(super) async fn until_stopped(
     // Compiling takes seconds; a signal meanwhile is heard all the same.
     let plugins = tokio::task::block_in_place(|| Plugins::load(manifest))?;
     match Host::start(manifest, plugins, redis, &stop).await {
-        Ok(host) => host.finished().await,
+        Ok(host) => host.keep_up(hangups).await,
         // Nothing was in hand yet.
         Err(HostError::Broker(BrokerError::Stopped)) => {}
         Err(error) => return Err(error.into()),

@@ -152,6 +152,11 @@ impl Status {
             tables.push('\n');
             tables.push_str(&print::table(&HOST_COLUMNS, hosts));
         }
+        let refusals: Vec<_> = self.handlers.iter().flat_map(HandlerStatus::refusals).collect();
+        if !refusals.is_empty() {
+            tables.push('\n');
+            refusals.iter().for_each(|line| tables.push_str(line));
+        }
         tables
     }
 }
@@ -260,6 +265,26 @@ impl HandlerStatus {
             (None, false) => " (not yet there)",
         };
         Some(format!("{group}{each}{missing}"))
+    }
+
+    /// What hosts would not take up, a line each: what was at work before goes on.
+    fn refusals(&self) -> impl Iterator<Item = String> {
+        let hosts = self.hosts.iter().filter_map(|host| Some((&host.name, host.sign.as_ref()?)));
+        // Each shard has all hosts: the first tells for all of them.
+        let hosts = hosts.filter(|_| self.shard.is_none_or(|index| index == 0));
+        hosts
+            .flat_map(|(host, sign)| {
+                let refused =
+                    [("plugin", &sign.plugin_refused), ("manifest", &sign.manifest_refused)];
+                refused.map(|(what, why)| {
+                    let lines =
+                        why.as_ref()?.lines().map(|line| print::legible(line.trim().as_bytes()));
+                    let why = lines.collect::<Vec<_>>().join("; ");
+                    let host = print::legible(host.as_bytes());
+                    Some(format!("{}, {host}: new {what} refused: {why}\n", self.handler))
+                })
+            })
+            .flatten()
     }
 
     fn host_rows(&self) -> impl Iterator<Item = Vec<Cell>> {

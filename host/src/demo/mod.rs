@@ -120,7 +120,8 @@ pub async fn play(
     let host = Host::start(manifest, plugins, &redis, &halt).await?;
     audience.ready(server.program());
 
-    let stage = Stage { manifest, broker, figures: host.figures().to_vec() };
+    let figures = host.roster().now().into_iter().map(|state| state.figures).collect();
+    let stage = Stage { manifest, broker, figures };
     let rate = stage.burst(audience, stop).await?;
     let sent = stage.paced(audience, stop).await?;
     let story = stage.story(sent, rate).await;

@@ -9,35 +9,29 @@ mod breaker;
 mod circuit;
 mod judge;
 mod queue;
+mod slots;
 mod versions;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-pub use versions::Versions;
+pub use versions::{Version, Versions};
 
 use crate::broker::{Closing, Settler, Source, Subscription, Tenure};
 use crate::figures::{Figures, read};
 use crate::manifest::{Handler, Sharding, Supply};
 use crate::message::Delivery;
 use crate::outcome::{Draw, FaultKind, Outcome, Reason, Settlement};
-use crate::sandbox::World;
 use crate::shutdown::Stop;
 use breaker::Breaker;
 use judge::{judge, route};
 use queue::{Carried, Load, Queue};
-
-/// How long a reader waits for more slots when few are free: one reply with many
-/// entries costs Redis and us less than many with one.
-const GATHER: Duration = Duration::from_millis(1);
-
-/// Reads of this many messages cost little more each than larger ones.
-const READ_AT_LEAST: usize = 100;
+use slots::Slots;
 
 /// A read that is on its way when a stop is requested may take this long: Redis may be silent.
 const LAST_READ: Duration = Duration::from_secs(1);
@@ -55,7 +49,7 @@ pub struct Dispatch {
     /// Where its work is counted.
     pub figures: Arc<Figures>,
     /// The streams that are made of several, as far as outputs may be for them.
-    pub sharded: Arc<[Sharding]>,
+    pub sharded: Arc<ArcSwap<Vec<Sharding>>>,
     /// The threads that plugins run on, apart from those that speak to Redis.
     pub guests: Handle,
     /// When to stop reading.
@@ -91,12 +85,13 @@ impl Dispatch {
         settler: &Settler,
         breaker: Option<&Breaker>,
     ) {
-        let slots = Arc::new(Semaphore::new(self.slots()));
+        let mut slots = Slots::default();
         loop {
+            // Another version of the plugin may take more in a call, or fewer.
             let mut free = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
-                free = self.gather(&slots) => free,
+                free = slots.gather(self.slots()) => free,
             };
             let Some(most) = self.admit(breaker, free.num_permits()).await else { return };
             let deliveries = tokio::select! {
@@ -143,41 +138,7 @@ impl Dispatch {
 
     /// How many messages may be in hand.
     fn slots(&self) -> usize {
-        self.handler.concurrency.get() * self.load()
-    }
-
-    /// How many messages a call takes at most.
-    fn load(&self) -> usize {
-        match self.versions.pick().plugin().world() {
-            World::Plugin => 1,
-            World::Batch => self.handler.batch.get(),
-        }
-    }
-
-    /// Takes free slots for one read: at least one, and half a read's worth if they come free in a moment.
-    async fn gather(&self, slots: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-        const NEVER_CLOSED: &str = "the semaphore is never closed";
-        let most = self.read_at_most();
-        let mut free = slots.clone().acquire_owned().await.expect(NEVER_CLOSED);
-        let half = most.div_ceil(2);
-        if half > 1 + slots.available_permits() {
-            let more = slots.clone().acquire_many_owned(half as u32 - 1);
-            if let Ok(more) = timeout(GATHER, more).await {
-                free.merge(more.expect(NEVER_CLOSED));
-            }
-        }
-        let rest = slots.available_permits().min(most - free.num_permits());
-        if let Ok(rest) = slots.clone().try_acquire_many_owned(rest as u32) {
-            free.merge(rest);
-        }
-        free
-    }
-
-    /// How many messages to read at once: not all there are slots for, so that the next are read
-    /// while these are handled.
-    fn read_at_most(&self) -> usize {
-        let slots = self.slots();
-        slots.min(READ_AT_LEAST.max(slots / 4))
+        self.handler.concurrency.get() * self.versions.pick().load(self.handler.batch)
     }
 
     /// The settlement of a delivery that the plugin is not to see.
@@ -229,7 +190,6 @@ impl Dispatch {
             handler: self.handler.clone(),
             versions: self.versions.clone(),
             figures: self.figures.clone(),
-            load: self.load(),
             queue,
             settler,
             breaker,
@@ -242,69 +202,74 @@ struct Lane {
     handler: Arc<Handler>,
     versions: Arc<Versions>,
     figures: Arc<Figures>,
-    load: usize,
     queue: Arc<Queue>,
     settler: Settler,
     breaker: Option<Arc<Breaker>>,
-    sharded: Arc<[Sharding]>,
+    sharded: Arc<ArcSwap<Vec<Sharding>>>,
     tenure: Option<Arc<Tenure>>,
 }
 
 impl Lane {
     async fn run(self) {
-        while let Some(load) = self.queue.take(self.load).await {
+        while let Some((load, version)) = self.queue.take(&self.versions, self.handler.batch).await
+        {
             if self.tenure.as_ref().is_some_and(|tenure| !tenure.holds()) {
                 // It may be another host's turn to handle it by now.
                 continue;
             }
-            self.handle(load).await;
+            self.handle(load, &version).await;
             // A lane that never has to wait still lets its neighbours run.
             tokio::task::coop::consume_budget().await;
         }
     }
 
-    async fn handle(&self, Load { deliveries, slots }: Load) {
+    async fn handle(&self, Load { deliveries, slots }: Load, version: &Version) {
         let in_flight = self.figures.in_flight(deliveries.len());
         let started = Instant::now();
-        let outcomes = self.versions.pick().run(&deliveries).await;
+        let outcomes = version.runner.run(&deliveries).await;
         let elapsed = started.elapsed();
         self.figures.ran(elapsed);
         drop((in_flight, slots));
         for (delivery, outcome) in deliveries.into_iter().zip(outcomes) {
-            let outcome = route(judge(outcome, &self.handler), &self.sharded);
-            self.log(&delivery, &outcome, elapsed);
+            let outcome = route(judge(outcome, &self.handler), &self.sharded.load());
+            self.log((&delivery, &outcome), version, elapsed);
             let draw = Draw(fastrand::f64());
             let rule = |outcome| self.handler.retry.settle(outcome, delivery.attempt, draw);
             let settlement = match &self.breaker {
                 Some(breaker) => breaker.settle(&delivery, outcome, rule),
                 None => rule(outcome),
             };
-            self.settler.settle(delivery, settlement).await;
+            self.settler.settle_run(delivery, settlement, version.digest()).await;
         }
     }
 
     /// Says once what came of a delivery; payloads are not told.
-    fn log(&self, delivery: &Delivery, outcome: &Outcome, elapsed: Duration) {
+    fn log(
+        &self,
+        (delivery, outcome): (&Delivery, &Outcome),
+        version: &Version,
+        elapsed: Duration,
+    ) {
         let (handler, stream) = (&*self.handler.name, &*self.handler.stream);
         let (message_id, attempt) = (delivery.message.id, delivery.attempt);
         let elapsed_ms = elapsed.as_millis() as u64;
-        let word = outcome.word();
+        let (word, plugin) = (outcome.word(), version.short());
         match outcome {
             Outcome::Done(_) => {
-                tracing::debug!(handler, stream, %message_id, %attempt, outcome = word, elapsed_ms, "handled");
+                tracing::debug!(handler, stream, %message_id, %attempt, outcome = word, plugin, elapsed_ms, "handled");
             }
             Outcome::Retry { reason, .. } => {
-                tracing::info!(handler, stream, %message_id, %attempt, outcome = word, elapsed_ms, reason, "failed");
+                tracing::info!(handler, stream, %message_id, %attempt, outcome = word, plugin, elapsed_ms, reason, "failed");
             }
             Outcome::Reject(reason) => {
-                tracing::info!(handler, stream, %message_id, %attempt, outcome = word, elapsed_ms, reason, "rejected");
+                tracing::info!(handler, stream, %message_id, %attempt, outcome = word, plugin, elapsed_ms, reason, "rejected");
             }
             Outcome::Fault(fault) if fault.kind == FaultKind::Denied => {
-                tracing::warn!(handler, stream, %message_id, %attempt, outcome = word, detail = fault.detail, "denied");
+                tracing::warn!(handler, stream, %message_id, %attempt, outcome = word, plugin, detail = fault.detail, "denied");
             }
             Outcome::Fault(fault) => {
                 let backtrace = fault.backtrace.as_deref().unwrap_or_default();
-                tracing::warn!(handler, stream, %message_id, %attempt, outcome = word, elapsed_ms,
+                tracing::warn!(handler, stream, %message_id, %attempt, outcome = word, plugin, elapsed_ms,
                     detail = fault.detail, backtrace, "the plugin broke");
             }
         }

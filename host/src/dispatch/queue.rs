@@ -2,10 +2,12 @@
 //! there are slots, as each delivery in it has one.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
+use super::versions::{Version, Versions};
 use crate::message::Delivery;
 
 /// A delivery and the slot that it takes up until it is handled.
@@ -46,22 +48,28 @@ impl Queue {
         self.ready.notify_one();
     }
 
-    /// The next deliveries, at least one and at most `most`; `None` once closed and empty.
+    /// The next deliveries, at least one, and the version that is to handle them, which says how
+    /// many a call takes; `None` once closed and empty.
     ///
     /// One lane is woken at a time and wakes the next if it leaves something
     /// behind: where handling is quick, few lanes run and stay warm.
-    pub(super) async fn take(&self, most: usize) -> Option<Load> {
+    pub(super) async fn take(
+        &self,
+        versions: &Versions,
+        batch: NonZeroUsize,
+    ) -> Option<(Load, Arc<Version>)> {
         loop {
             let ready = self.ready.notified();
             {
                 let mut waiting = self.waiting();
-                let count = waiting.deliveries.len().min(most);
+                let version = versions.pick();
+                let count = waiting.deliveries.len().min(version.load(batch));
                 let load = load(waiting.deliveries.drain(..count));
                 if !waiting.deliveries.is_empty() || waiting.closed {
                     self.ready.notify_one();
                 }
                 if load.is_some() || waiting.closed {
-                    return load;
+                    return load.map(|load| (load, version));
                 }
             }
             ready.await;

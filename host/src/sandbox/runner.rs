@@ -4,6 +4,7 @@
 //! How a single call is kept within its limits is `instance`'s.
 
 use std::slice;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub struct Runner {
     /// Warm instances, the last used on top: few are kept busy, the rest stay
     /// idle. There are never more than calls that ran at the same time.
     idle: Mutex<Vec<Instance>>,
+    /// No instance is kept any more.
+    retired: AtomicBool,
 }
 
 impl Runner {
@@ -54,7 +57,7 @@ impl Runner {
         reach: Reach,
     ) -> Result<Self, SandboxError> {
         let linked = Linked::new(plugin, handler, limits, reach)?;
-        Ok(Self { linked, idle: Mutex::new(Vec::new()) })
+        Ok(Self { linked, idle: Mutex::new(Vec::new()), retired: AtomicBool::new(false) })
     }
 
     /// Starts one instance to prove that it can, and keeps it for the first message. Blocks for
@@ -67,6 +70,14 @@ impl Runner {
         let instance = self.start_apart()?;
         self.put_back(instance);
         Ok(())
+    }
+
+    /// Lets go of idle instances, and of each other one once its call has ended: another version
+    /// gets what comes next.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        let idle = std::mem::take(&mut *self.idle());
+        drop(idle);
     }
 
     /// What it runs.
@@ -182,7 +193,13 @@ impl Runner {
 
     fn put_back(&self, instance: Instance) {
         match self.linked.limits.isolation {
-            Isolation::Reuse => self.idle().push(instance),
+            Isolation::Reuse => {
+                let mut idle = self.idle();
+                // Looked at under the lock, so that none is left behind.
+                if !self.retired.load(Ordering::Acquire) {
+                    idle.push(instance);
+                }
+            }
             Isolation::Message => drop(instance),
         }
     }
