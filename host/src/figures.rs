@@ -44,6 +44,8 @@ pub struct Figures {
     pub swaps: AtomicU64,
     /// Times that a version of the plugin was refused, and the one at work went on.
     pub swaps_refused: AtomicU64,
+    /// Versions of the plugin that were taken back.
+    pub rollbacks: AtomicU64,
     /// Messages being handled at this moment.
     pub in_flight: AtomicU64,
     /// Time spent in the plugin, in nanoseconds.

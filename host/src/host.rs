@@ -8,6 +8,7 @@ mod changes;
 mod handlers;
 mod reach;
 mod reload;
+mod rollouts;
 mod state;
 mod swap;
 mod watch;

@@ -30,6 +30,8 @@ pub(super) struct Keys {
     pub failures: String,
     /// String: who paused the handler, for as long as it is paused.
     pub paused: String,
+    /// Hash: the digests of versions of the plugin that were taken back, each with who did and why.
+    pub refused: String,
     /// Hash: id → how often a host died while it was in flight; only of those put to run alone.
     pub deaths: String,
     /// Set: the consumers that are hosts, and have not said that they leave.
@@ -59,6 +61,7 @@ impl Keys {
             waiting: name("waiting"),
             failures: name("failures"),
             paused: name("paused"),
+            refused: name("refused"),
             deaths: name("deaths"),
             hosts: name("hosts"),
             mark: name("mark"),
@@ -99,7 +102,15 @@ mod tests {
             let keys = Keys::new(stream, "g");
             let (live, seen) = (keys.live("me"), keys.seen(b"v"));
             let own = [&keys.waiting, &keys.failures, &keys.deaths, &keys.hosts, &keys.paused];
-            let others = [&keys.rate, &keys.mark, &keys.broadcast, &live, &seen, &delayed(stream)];
+            let others = [
+                &keys.refused,
+                &keys.rate,
+                &keys.mark,
+                &keys.broadcast,
+                &live,
+                &seen,
+                &delayed(stream),
+            ];
             let order = [&keys.lease, &keys.generation, &keys.members, &shards(stream)];
             for key in own.into_iter().chain(others).chain(order) {
                 assert_eq!(hash_tag(key), hash_tag(stream), "{key}");

@@ -36,6 +36,7 @@ mod promote;
 mod publish;
 mod quarantine;
 mod rate;
+mod refused;
 mod repeats;
 mod replay;
 mod reply;
@@ -73,6 +74,7 @@ pub use pending::{Holder, PendingEntries, PendingEntry};
 pub use presence::Sign;
 pub use private::PrivateServer;
 pub use publish::Appended;
+pub use refused::RolledBack;
 pub use replay::{Act, Replay, Replayed};
 pub use reply::UnexpectedReply;
 pub use retries::{Retries, Steered, Waiting};
@@ -183,6 +185,11 @@ impl Broker {
     /// Where it is, without secrets.
     pub fn address(&self) -> &str {
         self.connector.shown()
+    }
+
+    /// The name wanted for this host.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     fn failed(&self, purpose: String, source: RedisError) -> BrokerError {

@@ -50,6 +50,12 @@ pub struct Sign {
     /// Since when it does, in milliseconds since the Unix epoch by the host's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugin_since_ms: Option<u64>,
+    /// The digest of a newer plugin that gets a share of the messages first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin_trying: Option<String>,
+    /// The digest of the plugin before, which can be gone back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin_before: Option<String>,
     /// Why the plugin's file, as it is now, is not at work; absent while it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugin_refused: Option<String>,
@@ -304,6 +310,8 @@ impl Teller {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             plugin: served.plugin.to_string(),
             plugin_since_ms: Some(since.as_millis() as u64),
+            plugin_trying: served.trying.map(|plugin| plugin.to_string()),
+            plugin_before: served.previous.map(|plugin| plugin.to_string()),
             plugin_refused: told(served.plugin_refused),
             manifest_refused: told(served.manifest_refused),
             handled: read(&self.figures.handled),

@@ -18,6 +18,10 @@ pub struct Served {
     pub plugin: Arc<str>,
     /// Since when it does.
     pub since: SystemTime,
+    /// The digest of a newer one that gets a share of them first.
+    pub trying: Option<Arc<str>>,
+    /// The digest of the one that served before, which can be gone back to.
+    pub previous: Option<Arc<str>>,
     /// Why the plugin's file, as it is now, is not at work.
     pub plugin_refused: Option<Arc<str>>,
     /// Why the manifest, as it is now, is not in force.
@@ -28,7 +32,14 @@ impl Serving {
     /// The plugin with this digest serves from now on.
     pub fn new(plugin: Arc<str>) -> Self {
         let since = SystemTime::now();
-        let served = Served { plugin, since, plugin_refused: None, manifest_refused: None };
+        let served = Served {
+            plugin,
+            since,
+            trying: None,
+            previous: None,
+            plugin_refused: None,
+            manifest_refused: None,
+        };
         Self(Arc::new(watch::Sender::new(served)))
     }
 
@@ -42,11 +53,40 @@ impl Serving {
         self.0.borrow().plugin.clone()
     }
 
-    /// Another plugin serves from now on, and nothing is wrong with its file.
+    /// Another plugin serves from now on, and nothing is wrong with its file. The one that did so
+    /// far can be gone back to.
     pub fn serve(&self, plugin: Arc<str>) {
         self.change(|served| {
-            *served =
-                Served { plugin, since: SystemTime::now(), plugin_refused: None, ..served.clone() };
+            let previous = Some(std::mem::replace(&mut served.plugin, plugin));
+            *served = Served {
+                since: SystemTime::now(),
+                trying: None,
+                previous,
+                plugin_refused: None,
+                ..served.clone()
+            };
+        });
+    }
+
+    /// The plugin that served before serves again; this is why its successor does not.
+    pub fn go_back(&self, plugin: Arc<str>, why: Arc<str>) {
+        self.change(|served| {
+            let (since, plugin_refused) = (SystemTime::now(), Some(why));
+            *served = Served {
+                plugin,
+                since,
+                trying: None,
+                previous: None,
+                plugin_refused,
+                ..served.clone()
+            };
+        });
+    }
+
+    /// A newer plugin gets a share of the deliveries, and nothing is wrong with its file; or none does any more.
+    pub fn try_out(&self, plugin: Option<Arc<str>>) {
+        self.change(|served| {
+            *served = Served { trying: plugin, plugin_refused: None, ..served.clone() };
         });
     }
 

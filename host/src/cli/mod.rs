@@ -18,6 +18,7 @@ mod print;
 mod publish;
 mod replay;
 mod retries;
+mod rollback;
 mod run;
 mod source;
 mod status;
@@ -59,6 +60,8 @@ enum Command {
     Pause(pause::Arguments),
     /// Have all hosts read again for a handler
     Resume(pause::Arguments),
+    /// Have every host go back to the version of a plugin before
+    Rollback(rollback::Arguments),
     /// List what was read and is not settled: who has it, since when, and what failed
     Pending(pending::Arguments),
     /// List, release or bury what waits for another attempt
@@ -158,6 +161,7 @@ impl Command {
             Self::Status(arguments) => status::run(arguments).await,
             Self::Pause(arguments) => pause::run(arguments, Wish::Pause).await,
             Self::Resume(arguments) => pause::run(arguments, Wish::Resume).await,
+            Self::Rollback(arguments) => rollback::run(arguments).await,
             Self::Pending(arguments) => pending::run(arguments).await,
             Self::Retries(arguments) => retries::run(arguments).await,
             Self::Dead(arguments) => dead::run(arguments).await,
@@ -175,6 +179,7 @@ impl Command {
             | Self::Publish(_)
             | Self::Status(_)
             | Self::Pause(_)
+            | Self::Rollback(_)
             | Self::Resume(_)
             | Self::Pending(_)
             | Self::Retries(_)

@@ -131,7 +131,7 @@ fn by(pause: &Paused) -> String {
 }
 
 /// Who uses this terminal, for whoever wonders later.
-fn oneself() -> String {
+pub(super) fn oneself() -> String {
     let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
     let machine = gethostname::gethostname().to_string_lossy().into_owned();
     user.map_or_else(|| machine.clone(), |user| format!("{user}@{machine}"))

@@ -9,6 +9,7 @@ mod breaker;
 mod circuit;
 mod judge;
 mod queue;
+mod rollout;
 mod slots;
 mod versions;
 
@@ -20,7 +21,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-pub use versions::{Version, Versions};
+pub use versions::{Ended, Version, Versions};
 
 use crate::broker::{Closing, Settler, Source, Subscription, Tenure};
 use crate::figures::{Figures, read};
@@ -230,8 +231,10 @@ impl Lane {
         let elapsed = started.elapsed();
         self.figures.ran(elapsed);
         drop((in_flight, slots));
+        let (messages, mut failed) = (deliveries.len(), 0);
         for (delivery, outcome) in deliveries.into_iter().zip(outcomes) {
             let outcome = route(judge(outcome, &self.handler), &self.sharded.load());
+            failed += usize::from(!matches!(outcome, Outcome::Done(_)));
             self.log((&delivery, &outcome), version, elapsed);
             let draw = Draw(fastrand::f64());
             let rule = |outcome| self.handler.retry.settle(outcome, delivery.attempt, draw);
@@ -241,6 +244,7 @@ impl Lane {
             };
             self.settler.settle_run(delivery, settlement, version.digest()).await;
         }
+        self.versions.note(version, messages, failed);
     }
 
     /// Says once what came of a delivery; payloads are not told.

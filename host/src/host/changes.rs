@@ -3,9 +3,16 @@
 //! One task does it all, one change after the other. How files are looked at is `watch`'s, what
 //! a new plugin takes is `swap`'s, what a new manifest takes is `reload`'s.
 
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
 use super::Host;
 use super::watch::{Noticed, Watch};
 use crate::shutdown::Hangups;
+
+/// How often rollouts are looked at, and whether somebody asked for a rollback.
+const ROLLOUTS_EVERY: Duration = Duration::from_secs(1);
 
 impl Host {
     /// As [`Host::finished`], and takes up new plugins and a new manifest until a stop is requested.
@@ -13,6 +20,8 @@ impl Host {
         let mut watch = Watch::new(self.threads());
         self.aim(&mut watch);
         let stop = self.stop.clone();
+        let mut rollouts = interval(ROLLOUTS_EVERY);
+        rollouts.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -23,6 +32,11 @@ impl Host {
                     self.refused_manifest = None;
                     self.employed.iter_mut().for_each(|employed| employed.refused = None);
                     watch.forget();
+                }
+                _ = rollouts.tick() => {
+                    for again in self.see_to_rollouts().await {
+                        self.take_up(again, &mut watch).await;
+                    }
                 }
                 noticed = watch.next() => {
                     for change in noticed {

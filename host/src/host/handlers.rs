@@ -1,14 +1,15 @@
 //! Putting a handler to work, and dismissing it when it has finished what is in hand.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::state::HandlerState;
 use super::swap::Refused;
 use super::{Host, HostError, Room, limits, reach};
-use crate::broker::{BrokerError, Owned, Serving};
+use crate::broker::{BrokerError, Owned, RolledBack, Serving};
 use crate::dispatch::{Dispatch, Version, Versions};
 use crate::figures::Figures;
-use crate::manifest::{Handler, Supply};
+use crate::manifest::{Digest, Handler, Supply};
 use crate::sandbox::{Plugin, Runner};
 use crate::shutdown::Stop;
 
@@ -20,6 +21,12 @@ pub(super) struct Employed {
     pub serving: Serving,
     /// Where its plugins are compiled and run.
     pub room: Arc<Room>,
+    /// The plugin that served before this one, to go back to.
+    pub previous: Option<Plugin>,
+    /// The versions that were taken back, on whichever host.
+    pub rolled_back: Arc<BTreeMap<Digest, RolledBack>>,
+    /// A version that turned out worse, and why: the other hosts are still to be told.
+    pub worse: Option<(Digest, String)>,
     /// The version of the plugin's file that was refused.
     pub refused: Option<Refused>,
     /// Has it finish what is in hand and end.
@@ -99,6 +106,9 @@ impl Host {
             figures,
             serving,
             room,
+            previous: None,
+            rolled_back: Arc::default(),
+            worse: None,
             refused,
             stop,
             ended,

@@ -216,7 +216,7 @@ impl Host {
         let Some(before) = before else { return };
         let opening = Opening {
             handler: before.handler.clone(),
-            plugin: before.versions.pick().runner.plugin().clone(),
+            plugin: before.versions.current().runner.plugin().clone(),
             room: before.room.clone(),
             figures: before.figures.clone(),
         };

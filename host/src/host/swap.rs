@@ -1,6 +1,7 @@
 //! Swapping a plugin: the file's new version is read, compiled and proven beside the work, and
 //! takes over once it is ready. One that is refused leaves the one at work where it is.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -8,8 +9,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::watch::{Look, Noticed};
-use super::{Host, Room, limits, prove, reach, sentence};
-use crate::broker::Broker;
+use super::{Host, Room, limits, prove, reach, rollouts, sentence};
+use crate::broker::{Broker, RolledBack};
 use crate::dispatch::Version;
 use crate::figures::add;
 use crate::manifest::{Digest, Handler};
@@ -21,6 +22,10 @@ struct Heir {
     room: Arc<Room>,
     /// The digest of the version at work.
     at_work: Digest,
+    /// That of one that is being tried out.
+    trying: Option<Digest>,
+    /// Those that were taken back.
+    rolled_back: Arc<BTreeMap<Digest, RolledBack>>,
     /// What was refused already.
     refused: Option<Refused>,
 }
@@ -28,15 +33,24 @@ struct Heir {
 /// A version of a plugin's file that was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Refused {
-    look: Look,
+    pub(super) look: Look,
     /// None of what could not be read.
-    digest: Option<Digest>,
+    pub(super) digest: Option<Digest>,
+}
+
+impl Heir {
+    /// Why a version is not to be taken up, if it was taken back.
+    fn rolled_back(&self, digest: &Digest) -> Option<String> {
+        self.rolled_back.get(digest).map(|by| rollouts::taken_back(&self.handler, digest, by))
+    }
 }
 
 /// What a plugin's file is to a handler.
 enum Found {
     /// What is at work already.
     Same,
+    /// What is being tried out already.
+    Trying,
     /// What was refused, and nobody touched it since.
     Refused,
     /// Something new, ready to run or not fit to.
@@ -75,7 +89,9 @@ impl Host {
         heirs.map(|employed| Heir {
             handler: employed.handler.clone(),
             room: employed.room.clone(),
-            at_work: *employed.versions.pick().runner.plugin().digest(),
+            at_work: *employed.versions.current().runner.plugin().digest(),
+            trying: employed.versions.candidate().map(|one| *one.runner.plugin().digest()),
+            rolled_back: employed.rolled_back.clone(),
             refused: employed.refused,
         })
     }
@@ -84,10 +100,15 @@ impl Host {
     fn settle(&mut self, path: &Path, read: Refused, found: Vec<Found>, started: Instant) {
         let heirs = self.employed.iter_mut().filter(|employed| employed.handler.plugin == path);
         for (employed, found) in heirs.zip(found) {
-            let (handler, before) = (&employed.handler.name, employed.versions.pick());
+            let (handler, before) = (&employed.handler.name, employed.versions.current());
             match found {
-                Found::Refused => {}
+                Found::Refused | Found::Trying => {}
                 Found::Same => {
+                    if let Some(given_up) = employed.versions.give_up() {
+                        tracing::info!(%handler, at_work = before.short(), given_up = given_up.short(),
+                            "rollout given up: the plugin's file is the one at work again");
+                        employed.serving.try_out(None);
+                    }
                     if employed.serving.now().plugin_refused.is_some() {
                         tracing::info!(%handler, plugin = before.short(),
                             "the plugin's file is the one at work again");
@@ -97,14 +118,10 @@ impl Host {
                 }
                 Found::New(version) => match *version {
                     Ok(version) => {
-                        let (digest, to) = (version.digest().clone(), version.short().to_owned());
-                        employed.versions.replace(version);
-                        employed.serving.serve(digest);
-                        employed.refused = None;
-                        add(&employed.figures.swaps, 1);
-                        tracing::info!(%handler, from = before.short(), to,
+                        tracing::info!(%handler, from = before.short(), to = version.short(),
                             elapsed_ms = started.elapsed().as_millis() as u64,
-                            "plugin swapped: the new one handles what comes next");
+                            "a new version of the plugin is ready");
+                        employed.take_up(version);
                     }
                     Err(error) => {
                         tracing::error!(%handler, error, at_work = before.short(),
@@ -123,7 +140,7 @@ impl Host {
         let heirs = self.employed.iter_mut().filter(|employed| employed.handler.plugin == path);
         let refused = Some(Refused { look, digest: None });
         for employed in heirs.filter(|employed| employed.refused != refused) {
-            let at_work = employed.versions.pick();
+            let at_work = employed.versions.current();
             tracing::warn!(handler = %employed.handler.name, plugin = %path.display(), why,
                 at_work = at_work.short(), "the plugin's file cannot be found; the one at work goes on");
             employed.refused = refused;
@@ -149,8 +166,12 @@ fn examine(
     for heir in heirs {
         found.push(if digest == Some(heir.at_work) {
             Found::Same
+        } else if digest.is_some() && digest == heir.trying {
+            Found::Trying
         } else if heir.refused == Some(Refused { look, digest }) {
             Found::Refused
+        } else if let Some(why) = digest.and_then(|digest| heir.rolled_back(&digest)) {
+            Found::New(Box::new(Err(why)))
         } else {
             let known = compiled.iter().position(|(room, _)| Arc::ptr_eq(room, &heir.room));
             let at = known.unwrap_or_else(|| {
