@@ -23,9 +23,7 @@ pub(super) fn grants(
         let texts = reader.texts(entry, what, "a channel such as \"scale_events\"")?;
         Some(texts.into_iter().map(|(_, channel)| channel).collect())
     });
-    let keyvalue = given(&raw.keyvalue, None, |entry| {
-        key(entry, "a prefix of keys such as \"charge:\"", reader).map(Some)
-    });
+    let keyvalue = given(&raw.keyvalue, None, |entry| prefix(entry, reader).map(Some));
     let config = given(&raw.config, None, |entry| {
         key(entry, "a hash such as \"app_config\"", reader).map(Some)
     });
@@ -62,6 +60,20 @@ fn outputs(
         }
     }
     Some(texts.into_iter().map(|(_, output)| output).collect())
+}
+
+/// A prefix of keys none of which is the host's own.
+fn prefix(entry: &Entry<'_>, reader: &mut Reader<'_>) -> Option<Arc<str>> {
+    let prefix = key(entry, "a prefix of keys such as \"charge:\"", reader)?;
+    if RESERVED.starts_with(&*prefix) {
+        reader.refuse(
+            entry,
+            "keys that begin with `tidegate:` belong to the host, and this prefix would reach \
+             them; choose a longer one such as \"charge:\"",
+        );
+        return None;
+    }
+    Some(prefix)
 }
 
 fn http(entry: &Entry<'_>, reader: &mut Reader<'_>) -> Option<HttpGrants> {
