@@ -1,4 +1,4 @@
-//! The scripts that keep a settlement in one step. Each file's header says what it promises.
+//! The scripts that keep a settlement, or an operation on keys, in one step. Each header says what it promises.
 
 use std::sync::LazyLock;
 
@@ -36,6 +36,11 @@ pub(super) enum Lua {
     Read,
     Fetch,
     Remember,
+    Recall,
+    Keep,
+    Discard,
+    Swap,
+    Consult,
 }
 
 /// The hashes that Redis knows the scripts by, in the order of [`Lua::ALL`].
@@ -73,6 +78,11 @@ impl Lua {
         Self::Read,
         Self::Fetch,
         Self::Remember,
+        Self::Recall,
+        Self::Keep,
+        Self::Discard,
+        Self::Swap,
+        Self::Consult,
     ];
 
     fn source(self) -> &'static str {
@@ -111,6 +121,11 @@ impl Lua {
             Self::Read => include_str!("scripts/read.lua"),
             Self::Fetch => include_str!("scripts/fetch.lua"),
             Self::Remember => include_str!("scripts/remember.lua"),
+            Self::Recall => include_str!("scripts/recall.lua"),
+            Self::Keep => include_str!("scripts/keep.lua"),
+            Self::Discard => include_str!("scripts/discard.lua"),
+            Self::Swap => include_str!("scripts/swap.lua"),
+            Self::Consult => include_str!("scripts/consult.lua"),
         }
     }
 
