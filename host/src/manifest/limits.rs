@@ -18,7 +18,7 @@ pub struct Limits {
     pub instances: Option<NonZeroUsize>,
     /// Calls after which an instance is replaced.
     pub calls: u32,
-    /// Bytes of the largest value that it may write through `wasi:keyvalue`.
+    /// Bytes of values that one operation of `wasi:keyvalue` may write or read.
     pub keyvalue_bytes: usize,
     /// Operations of `wasi:keyvalue` in flight at a time.
     pub keyvalue_calls: usize,

@@ -46,7 +46,7 @@ pub(super) struct RawLimits<'t> {
     pub(super) instances: Option<Entry<'t>>,
     /// Calls after which an instance is replaced, 1 to 1000000000. Default: 100000.
     pub(super) calls: Option<Entry<'t>>,
-    /// The largest value that the plugin may write through `wasi:keyvalue`, `1KiB` to `64MiB`.
+    /// The most bytes of values that one operation of `wasi:keyvalue` may write or read, `1KiB` to `64MiB`.
     /// Default: `"1MiB"`.
     pub(super) keyvalue_bytes: Option<Entry<'t>>,
     /// Operations of `wasi:keyvalue` in flight at a time, over all of the handler's calls, 1 to

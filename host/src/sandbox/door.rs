@@ -251,6 +251,9 @@ pub(super) fn version(name: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::reach::Unreachable;
     use super::*;
 
     #[test]
@@ -279,6 +282,27 @@ mod tests {
         assert_eq!(
             absence("tidegate:plugin/types@0.2.0", &Reach::default()),
             Some(Absence::OtherVersion)
+        );
+    }
+
+    #[test]
+    fn a_draft_is_offered_as_itself_and_as_nothing_else() {
+        let granted = Reach { keyvalue: Some(Arc::new(Unreachable)), ..Reach::default() };
+        assert_eq!(absence("wasi:keyvalue/store@0.2.0-draft", &granted), None);
+        assert_eq!(absence("wasi:keyvalue/store@0.2.0-draft2", &granted), None);
+        assert_eq!(
+            absence("wasi:keyvalue/store@0.2.0-draft2", &Reach::default()),
+            Some(Absence::Ungranted(Grant::KeyValue))
+        );
+        for other in ["@0.2.0-draft3", "@0.2.0", ""] {
+            let import = format!("wasi:keyvalue/store{other}");
+            assert_eq!(absence(&import, &granted), Some(Absence::OtherVersion), "{import}");
+        }
+        assert_eq!(absence("wasi:logging/logging", &Reach::default()), None);
+        assert_eq!(absence("wasi:logging/logging@0.1.0-draft", &Reach::default()), None);
+        assert_eq!(
+            absence("wasi:config/store@0.2.0-rc.1", &granted),
+            Some(Absence::Ungranted(Grant::Config))
         );
     }
 

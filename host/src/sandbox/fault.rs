@@ -21,6 +21,11 @@ const WORDS_MAX: usize = 300;
 #[error("ran past its deadline")]
 pub(super) struct Overdue;
 
+/// The error that stops a guest which goes past a limit, in a sentence for a person.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct PastLimit(pub(super) String);
+
 /// The fault of a guest that did not answer in time.
 pub(super) fn timeout(timeout: Duration) -> Fault {
     let timeout = humantime::format_duration(timeout);
@@ -44,6 +49,9 @@ fn classify(error: &wasmtime::Error, guest: &Guest, limit: Duration) -> Fault {
     if error.is::<Overdue>() {
         return timeout(limit);
     }
+    if let Some(PastLimit(detail)) = error.downcast_ref() {
+        return Fault::new(FaultKind::Limit, detail);
+    }
     if let Some(exit) = error.downcast_ref::<I32Exit>() {
         let detail = format!("exited with status {} instead of answering", exit.0);
         return Fault::new(FaultKind::Trap, with_last_words(detail, guest));
@@ -61,10 +69,21 @@ fn classify(error: &wasmtime::Error, guest: &Guest, limit: Duration) -> Fault {
     }
     let words = error.root_cause().to_string();
     if words.starts_with(TOO_MUCH) {
-        return Fault::new(FaultKind::Limit, "answered with more than its limit on outputs allows");
+        return Fault::new(FaultKind::Limit, too_much(error, guest));
     }
     let words = &words[..words.floor_char_boundary(WORDS_MAX)];
     Fault::new(FaultKind::Trap, format!("broke the contract: {words}"))
+}
+
+/// Where the guest was calling the host, rather than answering it, there is a trace of that.
+fn too_much(error: &wasmtime::Error, guest: &Guest) -> &'static str {
+    match (error.is::<WasmBacktrace>(), &guest.keyspace) {
+        (false, _) => "answered with more than its limit on outputs allows",
+        (true, None) => "handed more to the host at once than its limits allow",
+        (true, Some(_)) => {
+            "handed more to the host at once than its limits allow, such as `limits.keyvalue-bytes`"
+        }
+    }
 }
 
 fn trapped(trap: Trap) -> String {

@@ -1,12 +1,15 @@
 //! What the host keeps for one instance: its part of WASI, its meter, its voice, its deadline.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
+use super::keyvalue::Keyspace;
 use super::linked::Linked;
 use super::meter::Meter;
+use super::reach::Configuration;
 use super::voice::Voice;
 
 /// Streams, pollables and the like that a guest may hold at once. They take
@@ -22,6 +25,10 @@ pub(super) struct Guest {
     resources: ResourceTable,
     pub(super) meter: Meter,
     pub(super) voice: Voice,
+    /// The keys that it may use, if it is granted any.
+    pub(super) keyspace: Option<Keyspace>,
+    /// The configuration that it may read, if it is granted one.
+    pub(super) config: Option<Arc<dyn Configuration>>,
     /// When the present call must have ended.
     pub(super) deadline: Instant,
 }
@@ -38,8 +45,15 @@ impl Guest {
         }
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(RESOURCES_MAX);
-        let meter = Meter::new(linked.limits.memory);
-        Self { wasi: wasi.build(), resources, meter, voice, deadline: Instant::now() }
+        Self {
+            wasi: wasi.build(),
+            resources,
+            meter: Meter::new(linked.limits.memory),
+            voice,
+            keyspace: Keyspace::of(linked),
+            config: linked.reach.config.clone(),
+            deadline: Instant::now(),
+        }
     }
 
     pub(super) fn resources(&mut self) -> &mut ResourceTable {

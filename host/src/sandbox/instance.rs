@@ -137,5 +137,7 @@ fn topic(deliveries: &[Delivery]) -> Topic {
 fn allowance(messages: usize, limits: &Limits) -> usize {
     let outputs = limits.further.outputs.saturating_mul(OUTPUT_OVERHEAD);
     let each = limits.further.output_bytes.saturating_mul(2).saturating_add(outputs);
-    each.saturating_mul(messages).saturating_add(ANSWER_SLACK).min(ANSWER_MAX)
+    // Nothing is handed over together with an answer: the larger of the two counts.
+    let values = limits.further.keyvalue_bytes.saturating_mul(2);
+    each.saturating_mul(messages).max(values).saturating_add(ANSWER_SLACK).min(ANSWER_MAX)
 }

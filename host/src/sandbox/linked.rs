@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use wasmtime::component::Linker;
 
 use super::SandboxError;
@@ -18,6 +19,8 @@ pub(super) struct Linked {
     pub(super) handler: Arc<str>,
     pub(super) limits: Limits,
     pub(super) reach: Reach,
+    /// A permit for each operation of `wasi:keyvalue` that may be in flight.
+    pub(super) keyvalue_places: Arc<Semaphore>,
     pub(super) ready: Ready,
 }
 
@@ -31,7 +34,8 @@ impl Linked {
     ) -> Result<Self, SandboxError> {
         let ready = link(plugin, &reach)
             .map_err(|refusal| SandboxError::Refused { path: plugin.path().to_owned(), refusal })?;
-        Ok(Self { plugin: plugin.clone(), handler, limits, reach, ready })
+        let keyvalue_places = Arc::new(Semaphore::new(limits.further.keyvalue_calls));
+        Ok(Self { plugin: plugin.clone(), handler, limits, reach, keyvalue_places, ready })
     }
 }
 

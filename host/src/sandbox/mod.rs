@@ -8,13 +8,17 @@
 //! within [`Limits`], linked to what it may [`Reach`] and nothing else; [`Runner::run`] takes a warm `instance`, calls it
 //! through the `contract`, and turns whatever happens into outcomes (`fault`).
 
+mod config;
 mod contract;
 mod door;
 mod engine;
 mod fault;
 mod guest;
 mod instance;
+mod keyvalue;
 mod linked;
+mod logging;
+mod memory;
 mod meter;
 mod offer;
 mod plugin;
@@ -34,6 +38,7 @@ use tokio::sync::Semaphore;
 
 pub use self::door::{Absence, Missing, Refusal};
 pub use self::engine::Capacity;
+pub use self::memory::{MemoryConfig, MemoryKeys};
 pub use self::offer::Grant;
 pub use self::plugin::{Plugin, World};
 pub use self::reach::{Answer, Configuration, KeyPage, KeyValue, Reach, StoreError, Unreachable};

@@ -6,7 +6,7 @@ use wasmtime::component::Linker;
 
 use super::door::{interface, version};
 use super::guest::Guest;
-use super::wasi;
+use super::{config, keyvalue, logging, wasi};
 
 /// How an interface is put into a linker.
 pub(super) type Add = fn(&mut Linker<Guest>) -> wasmtime::Result<()>;
@@ -15,12 +15,23 @@ pub(super) type Add = fn(&mut Linker<Guest>) -> wasmtime::Result<()>;
 pub(super) struct Offer {
     /// Its name without a version, as `wasi:io/poll`.
     pub(super) interface: &'static str,
-    /// How the versions begin that are offered; empty for any, and for none.
+    /// How the versions begin that are offered, up to a `.` such as `0.2.`; or the one that is:
+    /// drafts share no types with what comes after them. Empty for an import without a version.
     pub(super) version: &'static str,
     /// What a handler must be granted for it; none for what every handler has.
     pub(super) grant: Option<Grant>,
     /// Puts it into a linker.
     pub(super) add: Add,
+}
+
+impl Offer {
+    fn fits(&self, version: &str) -> bool {
+        if self.version.ends_with('.') {
+            version.starts_with(self.version)
+        } else {
+            version == self.version
+        }
+    }
 }
 
 /// A key of `[handler.NAME]` that lets a plugin import something.
@@ -46,12 +57,12 @@ impl Grant {
 }
 
 /// Every file that offers something.
-const ALL: &[&[Offer]] = &[wasi::OFFERS];
+const ALL: &[&[Offer]] = &[wasi::OFFERS, keyvalue::OFFERS, config::OFFERS, logging::OFFERS];
 
 /// The offer that an import asks for, by its full name.
 pub(super) fn of(import: &str) -> Option<&'static Offer> {
     let (interface, version) = (interface(import), version(import).unwrap_or_default());
-    let fits = |offer: &&Offer| offer.interface == interface && version.starts_with(offer.version);
+    let fits = |offer: &&Offer| offer.interface == interface && offer.fits(version);
     ALL.iter().copied().flatten().find(fits)
 }
 

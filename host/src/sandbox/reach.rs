@@ -39,12 +39,18 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 /// Why a store does not answer. The text is shown to the guest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// It cannot be asked at this moment.
-    #[error("the store cannot be reached: {0}")]
+    /// It cannot be reached, or takes no writes, at this moment.
+    #[error("the store cannot do it now: {0}")]
     Unavailable(String),
+    /// Its own rules do not let this handler do it.
+    #[error("{0}")]
+    Denied(String),
     /// It understood and refuses, as for a value that is no number.
     #[error("{0}")]
     Refused(String),
+    /// What would have to be read is of so many bytes, more than were allowed for.
+    #[error("{0} bytes")]
+    TooLarge(u64),
 }
 
 /// A page of keys, and where the next one begins.
@@ -58,25 +64,25 @@ pub struct KeyPage {
 
 /// The keys below one prefix. Keys are told and asked for without it; nothing else can be reached.
 pub trait KeyValue: Send + Sync {
-    /// The value of a key.
-    fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Vec<u8>>>;
+    /// The value of a key. One of more than `most` bytes is [`StoreError::TooLarge`], and not copied.
+    fn get<'a>(&'a self, key: &'a str, most: usize) -> Answer<'a, Option<Vec<u8>>>;
     /// Sets a key.
     fn set<'a>(&'a self, key: &'a str, value: &'a [u8]) -> Answer<'a, ()>;
     /// Removes a key, if it is there.
     fn delete<'a>(&'a self, key: &'a str) -> Answer<'a, ()>;
     /// Whether a key is there.
     fn exists<'a>(&'a self, key: &'a str) -> Answer<'a, bool>;
-    /// A page of the keys that are there; `None` begins.
-    fn list(&self, cursor: Option<u64>) -> Answer<'_, KeyPage>;
+    /// A page of the keys that are there and begin with `below`; `None` begins.
+    fn list<'a>(&'a self, below: &'a str, cursor: Option<u64>) -> Answer<'a, KeyPage>;
     /// Adds to a number, in one step, and gives the sum. A key that is not there counts as 0.
     fn increment<'a>(&'a self, key: &'a str, delta: i64) -> Answer<'a, i64>;
     /// Sets a key if its value still is `old`, in one step; whether it was.
     fn swap<'a>(&'a self, key: &'a str, old: Option<&'a [u8]>, new: &'a [u8]) -> Answer<'a, bool>;
-    /// The values of several keys, in their order.
-    fn get_many<'a>(&'a self, keys: &'a [String]) -> Answer<'a, Vec<Option<Vec<u8>>>>;
-    /// Sets several keys.
+    /// The values of several keys, in their order, of no more than `most` bytes together.
+    fn get_many<'a>(&'a self, keys: &'a [String], most: usize) -> Answer<'a, Vec<Option<Vec<u8>>>>;
+    /// Sets several keys, all or none.
     fn set_many<'a>(&'a self, pairs: &'a [(String, Vec<u8>)]) -> Answer<'a, ()>;
-    /// Removes several keys.
+    /// Removes several keys, all or none.
     fn delete_many<'a>(&'a self, keys: &'a [String]) -> Answer<'a, ()>;
 }
 
@@ -99,7 +105,7 @@ impl Unreachable {
 }
 
 impl KeyValue for Unreachable {
-    fn get<'a>(&'a self, _: &'a str) -> Answer<'a, Option<Vec<u8>>> {
+    fn get<'a>(&'a self, _: &'a str, _: usize) -> Answer<'a, Option<Vec<u8>>> {
         Self::answer()
     }
 
@@ -115,7 +121,7 @@ impl KeyValue for Unreachable {
         Self::answer()
     }
 
-    fn list(&self, _: Option<u64>) -> Answer<'_, KeyPage> {
+    fn list<'a>(&'a self, _: &'a str, _: Option<u64>) -> Answer<'a, KeyPage> {
         Self::answer()
     }
 
@@ -127,7 +133,7 @@ impl KeyValue for Unreachable {
         Self::answer()
     }
 
-    fn get_many<'a>(&'a self, _: &'a [String]) -> Answer<'a, Vec<Option<Vec<u8>>>> {
+    fn get_many<'a>(&'a self, _: &'a [String], _: usize) -> Answer<'a, Vec<Option<Vec<u8>>>> {
         Self::answer()
     }
 

@@ -1,4 +1,5 @@
-//! What a guest prints: each line of its standard output and error is one log event.
+//! What a guest prints and logs: each line of its standard output and error is one log event, and
+//! so is each message of `wasi:logging`.
 //!
 //! The last words on standard error are kept, as a trap alone seldom says why.
 
@@ -18,6 +19,9 @@ use crate::message::MessageId;
 
 /// Bytes of a line that are logged; the rest of it is cut.
 const LINE_MAX: usize = 8 * 1024;
+
+/// Bytes of the context of a message that are logged with it.
+const CONTEXT_MAX: usize = 256;
 
 /// Bytes a guest may write at once.
 const WRITE_MAX: usize = 64 * 1024;
@@ -71,6 +75,11 @@ impl Voice {
         lines.flush(Stream::Err);
     }
 
+    /// Logs a message that the guest hands to `wasi:logging`; `context` is its word for the kind.
+    pub(super) fn say(&self, importance: Importance, context: &str, text: &str) {
+        self.lines().say(importance, context, text);
+    }
+
     /// The last words on standard error since the call began, if any.
     pub(super) fn last_words(&self) -> Option<String> {
         let lines = self.lines();
@@ -91,6 +100,17 @@ impl Voice {
     fn lines(&self) -> MutexGuard<'_, Lines> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How much a message matters to the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Importance {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+    Critical,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -144,6 +164,40 @@ impl Lines {
         match stream {
             Stream::Out => tracing::info!(target: "plugin", handler, message_id, count, "{text}"),
             Stream::Err => tracing::warn!(target: "plugin", handler, message_id, count, "{text}"),
+        }
+    }
+}
+
+impl Lines {
+    /// One event, whatever is in the text: a line's end in it would look like the next event.
+    fn say(&self, importance: Importance, context: &str, text: &str) {
+        let handler = &*self.handler;
+        let message_id = self.topic.message.map(display);
+        let count = self.topic.count;
+        let context = &context[..context.floor_char_boundary(CONTEXT_MAX)];
+        let context = (!context.is_empty()).then_some(context);
+        let text = text[..text.floor_char_boundary(LINE_MAX)].trim_end();
+        let text = text.replace('\r', "\\r").replace('\n', "\\n");
+        match importance {
+            Importance::Trace => {
+                tracing::trace!(target: "plugin", handler, message_id, count, context, "{text}");
+            }
+            Importance::Debug => {
+                tracing::debug!(target: "plugin", handler, message_id, count, context, "{text}");
+            }
+            Importance::Info => {
+                tracing::info!(target: "plugin", handler, message_id, count, context, "{text}");
+            }
+            Importance::Warn => {
+                tracing::warn!(target: "plugin", handler, message_id, count, context, "{text}");
+            }
+            Importance::Error => {
+                tracing::error!(target: "plugin", handler, message_id, count, context, "{text}");
+            }
+            Importance::Critical => {
+                let critical = true;
+                tracing::error!(target: "plugin", handler, message_id, count, context, critical, "{text}");
+            }
         }
     }
 }

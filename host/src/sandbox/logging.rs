@@ -1,0 +1,52 @@
+//! `wasi:logging`: what a guest logs is said by its voice, as what it prints is.
+
+use wasmtime::component::Linker;
+use wasmtime::{Result, StoreContextMut};
+
+use super::guest::Guest;
+use super::offer::Offer;
+use super::voice::Importance;
+
+use self::wit::wasi::logging::logging::Level;
+
+mod wit {
+    #![allow(missing_docs, unreachable_pub)]
+    wasmtime::component::bindgen!({ path: "../wit", world: "wasi:logging/imports" });
+}
+
+/// Guests import it with the version of its draft, or with none.
+pub(super) const OFFERS: &[Offer] = &[
+    Offer {
+        interface: "wasi:logging/logging",
+        version: "0.1.0-draft",
+        grant: None,
+        add: |linker| add(linker, "wasi:logging/logging@0.1.0-draft"),
+    },
+    Offer {
+        interface: "wasi:logging/logging",
+        version: "",
+        grant: None,
+        add: |linker| add(linker, "wasi:logging/logging"),
+    },
+];
+
+/// By hand, as what is generated knows of one name only.
+fn add(linker: &mut Linker<Guest>, name: &str) -> Result<()> {
+    let log = |guest: StoreContextMut<'_, Guest>,
+               (level, context, text): (Level, String, String)| {
+        guest.data().voice.say(importance(level), &context, &text);
+        Ok(())
+    };
+    linker.instance(name)?.func_wrap("log", log)
+}
+
+fn importance(level: Level) -> Importance {
+    match level {
+        Level::Trace => Importance::Trace,
+        Level::Debug => Importance::Debug,
+        Level::Info => Importance::Info,
+        Level::Warn => Importance::Warn,
+        Level::Error => Importance::Error,
+        Level::Critical => Importance::Critical,
+    }
+}
