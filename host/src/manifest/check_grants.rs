@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::check::given;
 use super::check_handler::{key, named};
 use super::handler::{Grants, Patterns};
-use super::http::HttpGrants;
+use super::http::{HttpGrant, HttpGrants};
 use super::raw::RawHandler;
 use super::reader::Reader;
 use super::section::{Echo, Entry};
@@ -79,7 +79,11 @@ fn prefix(entry: &Entry<'_>, reader: &mut Reader<'_>) -> Option<Arc<str>> {
 fn http(entry: &Entry<'_>, reader: &mut Reader<'_>) -> Option<HttpGrants> {
     let what = "an array of hosts such as [\"api.example.com\"]";
     let texts = reader.texts(entry, what, "a host such as \"api.example.com\"")?;
-    Some(texts.into_iter().map(|(_, host)| host).collect())
+    let grants: Vec<_> = texts
+        .iter()
+        .map(|(entry, host)| HttpGrant::parse(host).map_err(|why| reader.refuse(entry, why)).ok())
+        .collect();
+    grants.into_iter().collect()
 }
 
 fn env(entry: &Entry<'_>, reader: &mut Reader<'_>) -> Option<BTreeMap<String, String>> {

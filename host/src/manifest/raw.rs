@@ -172,8 +172,10 @@ pub(super) struct RawHandler<'t> {
     /// Grant: a hash that the handler reads through `wasi:config`. Example: `"app_config"`.
     /// Default: none.
     pub(super) config: Option<Entry<'t>>,
-    /// Grant: the hosts that the handler may call through `wasi:http`. Example:
-    /// `["api.example.com"]`. Default: none.
+    /// Grant: the hosts that the handler may call through `wasi:http`, as `"api.example.com"`,
+    /// `"api.example.com:8443"`, `"https://api.example.com"`, `"*.example.com"`, `"[::1]:8080"` or
+    /// `"10.0.0.0/8"`. An address that is not public is dialled only where it, or a network that
+    /// holds it, is named. Default: none.
     pub(super) http: Option<Entry<'t>>,
     /// Grant: the environment that the plugin sees; nothing is inherited. Example:
     /// `{ REGION = "eu", TOKEN = "${env:TOKEN}" }`. Default: empty.
