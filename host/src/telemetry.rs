@@ -34,8 +34,9 @@ impl Voice {
 
 /// Sends logs to standard error from here on.
 pub fn start(voice: Voice) {
-    let filter =
-        EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| EnvFilter::new(voice.level()));
+    // That library warns of each request that a guest gets wrong, which the guest is told itself.
+    let usual = || EnvFilter::new(format!("{},wasmtime_wasi_http=off", voice.level()));
+    let filter = EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| usual());
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -26,7 +26,7 @@
   (alias export $types "failure" (type $failure))
   (type $answer (result (list $output) (error $failure)))
   (import "wasi:tls/types@0.2.0" (instance))
-  (import "wasi:http/outgoing-handler@0.2.6" (instance))
+  (import "tidegate:plugin/services@0.1.0" (instance))
   (import "acme:rockets/launch@1.0.0" (instance))
   (core module $Main
     (memory (export "memory") 1)

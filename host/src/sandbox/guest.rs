@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
+use super::http::Http;
 use super::keyvalue::Keyspace;
 use super::linked::Linked;
 use super::meter::Meter;
@@ -23,6 +25,7 @@ const RANDOM_MAX: u64 = 1 << 20;
 pub(super) struct Guest {
     wasi: WasiCtx,
     resources: ResourceTable,
+    http: Http,
     pub(super) meter: Meter,
     pub(super) voice: Voice,
     /// The keys that it may use, if it is granted any.
@@ -35,7 +38,8 @@ pub(super) struct Guest {
 
 impl Guest {
     /// A guest within the limits of its handler, that sees the granted environment, no
-    /// arguments, an empty standard input, no directories and no network.
+    /// arguments, an empty standard input, no directories, and no network
+    /// but for the hosts it may call.
     pub(super) fn new(linked: &Linked) -> Self {
         let voice = Voice::new(linked.handler.clone());
         let mut wasi = WasiCtxBuilder::new();
@@ -52,12 +56,19 @@ impl Guest {
             voice,
             keyspace: Keyspace::of(linked),
             config: linked.reach.config.clone(),
+            http: Http::new(linked.http.clone()),
             deadline: Instant::now(),
         }
     }
 
     pub(super) fn resources(&mut self) -> &mut ResourceTable {
         &mut self.resources
+    }
+}
+
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        self.http.view(&mut self.resources)
     }
 }
 

@@ -8,6 +8,7 @@ use wasmtime::component::Linker;
 use super::SandboxError;
 use super::contract::Ready;
 use super::door::{self, Refusal};
+use super::http::Client;
 use super::offer;
 use super::plugin::Plugin;
 use super::reach::Reach;
@@ -21,6 +22,8 @@ pub(super) struct Linked {
     pub(super) reach: Reach,
     /// A permit for each operation of `wasi:keyvalue` that may be in flight.
     pub(super) keyvalue_places: Arc<Semaphore>,
+    /// Makes the requests of all its instances.
+    pub(super) http: Arc<Client>,
     pub(super) ready: Ready,
 }
 
@@ -35,7 +38,8 @@ impl Linked {
         let ready = link(plugin, &reach)
             .map_err(|refusal| SandboxError::Refused { path: plugin.path().to_owned(), refusal })?;
         let keyvalue_places = Arc::new(Semaphore::new(limits.further.keyvalue_calls));
-        Ok(Self { plugin: plugin.clone(), handler, limits, reach, keyvalue_places, ready })
+        let http = Arc::new(Client::new(handler.clone(), &reach, limits.further)?);
+        Ok(Self { plugin: plugin.clone(), handler, limits, reach, keyvalue_places, http, ready })
     }
 }
 

@@ -14,6 +14,7 @@ mod door;
 mod engine;
 mod fault;
 mod guest;
+mod http;
 mod instance;
 mod keyvalue;
 mod linked;
@@ -131,6 +132,16 @@ pub enum SandboxError {
         path: PathBuf,
         /// What is wrong with it.
         refusal: Refusal,
+    },
+    /// The authorities that handlers' requests are to trust could not be read.
+    #[error("{variable} names {}, which cannot be used: {why}", path.display())]
+    Authorities {
+        /// The variable of the environment that names them.
+        variable: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
     },
     /// The plugin fits the contract, yet broke before its first message.
     #[error("{}: cannot start for handler {handler}: {detail}", path.display())]

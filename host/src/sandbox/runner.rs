@@ -212,7 +212,7 @@ impl Runner {
     /// be inside a runtime, and neither may wait for the other.
     fn start_apart(&self) -> Result<Instance, SandboxError> {
         let start = || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             Ok(runtime.block_on(self.start()))
         };
         let started = std::thread::scope(|scope| {

@@ -35,7 +35,7 @@ fn each_import_that_nobody_provides_is_named_with_its_reason() {
     assert_eq!(
         refusal("hostile/unknown-import"),
         "hostile/unknown-import.wasm: imports wasi:tls/types@0.2.0, which no handler can be \
-         granted; wasi:http/outgoing-handler@0.2.6, which is not available in this version; \
+         granted; tidegate:plugin/services@0.1.0, which is not available in this version; \
          acme:rockets/launch@1.0.0, which no host of handlers provides"
     );
 }
