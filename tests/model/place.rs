@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Instant;
 
 use super::scenario::{Names, NextName, Order, Seat, Terms};
-use crate::harness::{Host, Setup, root};
+use crate::harness::{Host, Setup, plugin, variant};
 
 /// The handlers of every host. What there is for a test of order comes with it.
 const HANDLERS: &str = r#"
@@ -113,15 +113,10 @@ impl Place {
         }
     }
 
-    /// In one step, as whoever deploys a plugin should. Today a host loads it when it starts.
+    /// In one step, as whoever deploys a plugin should: a host that runs takes it up.
     pub fn swap_plugin(&mut self) {
         self.swaps += 1;
-        let built = root().join("plugins/target/wasm32-wasip2/release/probe.wasm");
-        let mut bytes = fs::read(built).unwrap();
-        // A custom section changes the digest and nothing else.
-        bytes.extend([0, 6, 4]);
-        bytes.extend(b"swap");
-        bytes.push(self.swaps);
+        let bytes = variant(&plugin("probe"), self.swaps);
         let (new, place) =
             (self.setup.folder().join("new"), self.setup.folder().join("probe.wasm"));
         fs::write(&new, bytes).unwrap();

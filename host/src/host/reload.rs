@@ -150,22 +150,9 @@ impl Host {
         self.manifest = manifest;
         let before = self.dismiss(&leaving, watch).await;
         let came: Vec<_> = coming.iter().map(|(handler, _)| handler.name.to_string()).collect();
-        let mut lame = Vec::new();
-        for (handler, plugin) in coming {
-            let predecessor = before.iter().find(|one| one.handler.name == handler.name);
-            let name = handler.name.clone();
-            let figures = predecessor.map(|one| one.figures.clone()).unwrap_or_default();
-            let handler = Arc::new(handler);
-            let opening = Opening { handler, plugin, room: room.clone(), figures };
-            match self.employ(opening).await {
-                Ok(()) => {}
-                Err(HostError::Broker(BrokerError::Stopped)) => return Ok(()),
-                Err(error) => {
-                    lame.push(Lame { handler: name, why: sentence(&error) });
-                    self.restore(predecessor).await;
-                }
-            }
-        }
+        let lame = self.employ_all(coming, &room, &before).await;
+        // A file that changed on the way was nobody's; from here on it is looked at anew.
+        watch.forget();
         for gone in &before {
             if !self.employed.iter().any(|one| one.handler.name == gone.handler.name) {
                 self.roster.strike(&gone.handler.name);
@@ -179,6 +166,32 @@ impl Host {
             "the manifest was taken up"
         );
         if lame.is_empty() { Ok(()) } else { Err(Refusal::Lame(lame)) }
+    }
+
+    /// Puts handlers to work, each in the place of one of its name; gives those that cannot be. In
+    /// their place goes on what was there before.
+    async fn employ_all(
+        &mut self,
+        coming: Vec<(Handler, Plugin)>,
+        room: &Arc<Room>,
+        before: &[Employed],
+    ) -> Vec<Lame> {
+        let mut lame = Vec::new();
+        for (handler, plugin) in coming {
+            let predecessor = before.iter().find(|one| one.handler.name == handler.name);
+            let name = handler.name.clone();
+            let figures = predecessor.map(|one| one.figures.clone()).unwrap_or_default();
+            let handler = Arc::new(handler);
+            match self.employ(Opening { handler, plugin, room: room.clone(), figures }).await {
+                Ok(()) => {}
+                Err(HostError::Broker(BrokerError::Stopped)) => break,
+                Err(error) => {
+                    lame.push(Lame { handler: name, why: sentence(&error) });
+                    self.restore(predecessor).await;
+                }
+            }
+        }
+        lame
     }
 
     /// Says what the manifest changes that counts from the next start only.
