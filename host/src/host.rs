@@ -25,7 +25,7 @@ use tokio::task::{JoinError, JoinSet};
 pub use state::{HandlerState, Roster};
 
 use crate::broker::{Broker, BrokerError};
-use crate::manifest::{Handler, Manifest, RedisSettings, Sharding};
+use crate::manifest::{Handler, HostSettings, Manifest, RedisSettings, Sharding};
 use crate::sandbox::{Capacity, Limits, Plugin, Runner, Sandbox, SandboxError};
 use crate::shutdown::Stop;
 use handlers::{Employed, Opening};
@@ -80,8 +80,8 @@ struct Room {
 }
 
 impl Room {
-    fn new(handlers: &[Handler]) -> Result<Self, HostError> {
-        let capacity = capacity(handlers);
+    fn new(handlers: &[Handler], settings: &HostSettings) -> Result<Self, HostError> {
+        let capacity = capacity(handlers, settings);
         let sandbox = Sandbox::new(capacity).map_err(HostError::Sandbox)?;
         Ok(Self { sandbox, capacity })
     }
@@ -100,7 +100,10 @@ impl Plugins {
     ///
     /// Everything that is wrong with any of them.
     pub fn load(manifest: &Manifest) -> Result<Self, HostError> {
-        Self::load_into(Arc::new(Room::new(&manifest.handlers)?), &manifest.handlers)
+        Self::load_into(
+            Arc::new(Room::new(&manifest.handlers, &manifest.host)?),
+            &manifest.handlers,
+        )
     }
 
     /// The same for some handlers, into a sandbox that is there.
@@ -150,9 +153,10 @@ fn once<E>(
 
 /// Room for every call at once and for as many idle instances, which no more are than calls, also
 /// while one version of a plugin takes over from another; and for one that is being proven.
-fn capacity(handlers: &[Handler]) -> Capacity {
+fn capacity(handlers: &[Handler], settings: &HostSettings) -> Capacity {
     let memory = handlers.iter().map(|handler| handler.memory).max().unwrap_or_default();
-    Capacity { instances: 2 * handlers.iter().map(calls).sum::<usize>() + 1, memory }
+    let instances = 2 * handlers.iter().map(calls).sum::<usize>() + 1;
+    Capacity { instances, memory, stack: settings.stack }
 }
 
 /// How many calls of a handler may run at once, over all of its streams.
@@ -165,7 +169,8 @@ fn limits(handler: &Handler) -> Limits {
         timeout: handler.timeout,
         memory: handler.memory,
         isolation: handler.isolation,
-        concurrency: handler.concurrency.get(),
+        // On several shards each has its share, rounded up.
+        concurrency: calls(handler),
         further: handler.limits,
     }
 }

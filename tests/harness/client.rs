@@ -226,6 +226,17 @@ impl Redis {
         self.ask::<Vec<Value>>(&format!("XRANGE {stream} ({last} +")).len()
     }
 
+    /// Whether a group has read all of a stream. Cheap also when there is much left, by its lag.
+    #[track_caller]
+    pub fn is_read(&mut self, stream: &str, group: &str) -> bool {
+        type Rows = Vec<std::collections::HashMap<String, Value>>;
+        let rows: Rows = self.ask(&format!("XINFO GROUPS {stream}"));
+        let row = rows.iter().find(|row| {
+            String::from_redis_value(row["name"].clone()).is_ok_and(|name| name == group)
+        });
+        row.is_some_and(|row| row.get("lag") == Some(&Value::Int(0)))
+    }
+
     /// Waits until a group has nothing left to read and nothing pending.
     #[track_caller]
     pub fn wait_settled(&mut self, stream: &str, group: &str) {

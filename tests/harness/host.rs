@@ -139,8 +139,7 @@ impl Host {
     /// As [`Self::start`], for a Redis by its address.
     #[track_caller]
     pub fn at(url: &str, manifest: &str) -> Running {
-        let setup = Setup::at(url, manifest);
-        Running { host: setup.start(), setup }
+        Running::of(Setup::at(url, manifest))
     }
 
     /// Asks it to stop (SIGTERM).
@@ -214,6 +213,12 @@ pub struct Running {
 }
 
 impl Running {
+    /// Starts what a setup says, and keeps its folder.
+    #[track_caller]
+    pub fn of(setup: Setup) -> Self {
+        Self { host: setup.start(), setup }
+    }
+
     /// Starts one more host with the same manifest in place of this one, which has ended.
     #[track_caller]
     pub fn start_again(&mut self) {

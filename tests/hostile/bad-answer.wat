@@ -1,5 +1,7 @@
 ;; Returns an answer that lies outside of its memory. The host must not read there: a
 ;; trap that says what was wrong.
+;;
+;; expected: trap: broke the contract: pointer out of bounds of memory
 (component
   (import "tidegate:plugin/types@0.1.0" (instance $types
     (type $field' (record (field "name" string) (field "value" (list u8))))

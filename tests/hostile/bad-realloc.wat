@@ -1,5 +1,7 @@
 ;; Asks the host to put the message outside of its memory. The host must not write
 ;; there: a trap that says what was wrong.
+;;
+;; expected: trap: broke the contract: realloc return: beyond end of memory
 (component
   (import "tidegate:plugin/types@0.1.0" (instance $types
     (type $field' (record (field "name" string) (field "value" (list u8))))

@@ -1,5 +1,7 @@
 ;; Rejects the message with a text that is not UTF-8. The host must not take it for
 ;; text: a trap that says what was wrong.
+;;
+;; expected: trap: broke the contract: invalid utf-8 sequence of 1 bytes from index 0
 (component
   (import "tidegate:plugin/types@0.1.0" (instance $types
     (type $field' (record (field "name" string) (field "value" (list u8))))

@@ -1,5 +1,7 @@
 ;; Answers with one notice of nine mebibytes. The host must refuse more bytes than its
 ;; limit: a limit.
+;;
+;; expected: limit: answered with 9437184 bytes of outputs, more than the 8388608 allowed
 (component
   (import "tidegate:plugin/types@0.1.0" (instance $types
     (type $field' (record (field "name" string) (field "value" (list u8))))

@@ -1,5 +1,7 @@
 ;; Exits with a failure in the middle of a message. The host must outlive it: a trap
 ;; that says so.
+;;
+;; expected: trap: exited with status 1 instead of answering
 (component
   (import "tidegate:plugin/types@0.1.0" (instance $types
     (type $field' (record (field "name" string) (field "value" (list u8))))

@@ -1,5 +1,7 @@
 ;; Asks for its standard output again and again and never lets go of it. Each handle
 ;; is memory of the host; the host must stop it: a trap that says what was too much.
+;;
+;; expected: trap: broke the contract: resource table has no free keys
 (component
   (import "tidegate:plugin/types@0.1.0" (instance $types
     (type $field' (record (field "name" string) (field "value" (list u8))))

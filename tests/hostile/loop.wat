@@ -1,5 +1,8 @@
 ;; Computes for ever. The host must stop it when its time is up, and give its
 ;; neighbours on the same thread their turn until then: a timeout.
+;;
+;; expected: timeout: ran past its timeout of 300ms
+;; given: timeout = "300ms"
 (component
   (import "tidegate:plugin/types@0.1.0" (instance $types
     (type $field' (record (field "name" string) (field "value" (list u8))))

@@ -1,5 +1,7 @@
 ;; Answers with two thousand empty entries. The host must refuse more outputs than its
 ;; limit: a limit.
+;;
+;; expected: limit: answered with 2000 outputs, more than the 1000 allowed
 (component
   (import "tidegate:plugin/types@0.1.0" (instance $types
     (type $field' (record (field "name" string) (field "value" (list u8))))

@@ -1,5 +1,7 @@
 ;; Has two memories and fills half of its limit with each, and a little more. The host
 ;; must count them together: a lack of memory.
+;;
+;; expected: memory: needed more than its memory of 64.0 MiB
 (component
   (import "tidegate:plugin/types@0.1.0" (instance $types
     (type $field' (record (field "name" string) (field "value" (list u8))))

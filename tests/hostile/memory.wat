@@ -1,6 +1,8 @@
 ;; Grows its memory, a page at a time, until it is refused, then gives up as languages
 ;; do: by a trap. The host must refuse in time, and call it a lack of memory and not a
 ;; trap.
+;;
+;; expected: memory: needed more than its memory of 64.0 MiB
 (component
   (import "tidegate:plugin/types@0.1.0" (instance $types
     (type $field' (record (field "name" string) (field "value" (list u8))))

@@ -1,5 +1,7 @@
 ;; Exports a handler, but one that takes nothing and answers nothing. The host must
 ;; refuse it as not of its contract.
+;;
+;; expected: refused: does not fit tidegate:plugin@0.1.0 in its function handle:
 (component
   (core module $Main
     (memory (export "memory") 1)

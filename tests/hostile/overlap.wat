@@ -1,6 +1,8 @@
 ;; Answers with a thousand entries that all have the same fifty thousand fields: small
 ;; in its own memory, gigabytes in the host's. The host must stop copying long before
 ;; that: a limit.
+;;
+;; expected: limit: answered with more than its limit on outputs allows
 (component
   (import "tidegate:plugin/types@0.1.0" (instance $types
     (type $field' (record (field "name" string) (field "value" (list u8))))

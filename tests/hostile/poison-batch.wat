@@ -1,6 +1,9 @@
 ;; Takes many messages and traps when the attempt of one of them is the thirteenth.
 ;; Each of the others it answers with a notice of how many messages the call had. The
 ;; host must blame the one, and run the others.
+;;
+;; expected: done:
+;; given: channels = ["*"]
 (component
   (import "tidegate:plugin/types@0.1.0" (instance $types
     (type $field' (record (field "name" string) (field "value" (list u8))))

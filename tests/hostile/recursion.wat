@@ -1,5 +1,7 @@
 ;; Calls itself without end. The host must end it before its own stack is touched, and
 ;; say that the calls nested too deep: a trap.
+;;
+;; expected: trap: trapped: its calls nested too deep for its stack
 (component
   (import "tidegate:plugin/types@0.1.0" (instance $types
     (type $field' (record (field "name" string) (field "value" (list u8))))

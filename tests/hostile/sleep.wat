@@ -1,5 +1,8 @@
 ;; Waits for a clock that will not strike for centuries. It computes nothing, so
 ;; nothing interrupts it; the host must end the wait itself: a timeout.
+;;
+;; expected: timeout: ran past its timeout of 300ms
+;; given: timeout = "300ms"
 (component
   (import "tidegate:plugin/types@0.1.0" (instance $types
     (type $field' (record (field "name" string) (field "value" (list u8))))

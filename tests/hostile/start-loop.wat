@@ -1,5 +1,8 @@
 ;; Computes for ever while it is started. The host must refuse to put it to work once
 ;; its time is up.
+;;
+;; expected: broken: ran past its timeout of 300ms
+;; given: timeout = "300ms"
 (component
   (import "tidegate:plugin/types@0.1.0" (instance $types
     (type $field' (record (field "name" string) (field "value" (list u8))))

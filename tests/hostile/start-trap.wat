@@ -1,5 +1,7 @@
 ;; Traps while it is started, before there is any message. The host must refuse to put
 ;; it to work, and say so.
+;;
+;; expected: broken: trapped: wasm `unreachable` instruction executed
 (component
   (import "tidegate:plugin/types@0.1.0" (instance $types
     (type $field' (record (field "name" string) (field "value" (list u8))))

@@ -1,5 +1,8 @@
 ;; Grows a table until it is refused, then traps. Tables are memory of the host, so
 ;; the host must count them, and call it a lack of memory.
+;;
+;; expected: memory: needed more than its memory of 1.0 MiB
+;; given: memory = "1MiB"
 (component
   (import "tidegate:plugin/types@0.1.0" (instance $types
     (type $field' (record (field "name" string) (field "value" (list u8))))

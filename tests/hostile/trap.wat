@@ -1,5 +1,7 @@
 ;; Executes `unreachable`, which is what a panic becomes. The host must call it a trap
 ;; and show where it was.
+;;
+;; expected: trap: trapped: wasm `unreachable` instruction executed
 (component
   (import "tidegate:plugin/types@0.1.0" (instance $types
     (type $field' (record (field "name" string) (field "value" (list u8))))

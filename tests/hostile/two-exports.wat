@@ -1,5 +1,7 @@
 ;; Is a handler and a batch handler. The host cannot know which is meant, and must
 ;; refuse it.
+;;
+;; expected: refused: exports tidegate:plugin/handler@0.1.0 and tidegate:plugin/batch-handler@0.1.0: expected exactly one of them
 (component
   (import "tidegate:plugin/types@0.1.0" (instance $types
     (type $field' (record (field "name" string) (field "value" (list u8))))

@@ -1,6 +1,8 @@
 ;; Takes many messages and answers one fewer. The host must believe none of the
 ;; answers, as nobody can tell whose they are. Alone, each message gets no answer at
 ;; all: a trap.
+;;
+;; expected: trap: answered 0 of 1 messages
 (component
   (import "tidegate:plugin/types@0.1.0" (instance $types
     (type $field' (record (field "name" string) (field "value" (list u8))))

@@ -22,7 +22,7 @@ pub(super) fn judge(outcome: Outcome, handler: &Handler) -> Outcome {
 fn excess(output: &Output) -> Option<String> {
     match output {
         Output::Append(Entry { fields, stream, .. }) if fields.len() > ENTRY_FIELDS_MAX => {
-            let count = fields.len();
+            let (count, stream) = (fields.len(), shown(stream));
             Some(format!(
                 "an entry of {count} fields for stream `{stream}`, more than the {ENTRY_FIELDS_MAX} that can be \
                  written together with an acknowledgement"
@@ -30,6 +30,7 @@ fn excess(output: &Output) -> Option<String> {
         }
         Output::Append(Entry { delay: Some(delay), stream, .. }) if *delay > DELAY_MAX => {
             let (days, most) = (delay.as_secs() / DAY, DELAY_MAX.as_secs() / DAY);
+            let stream = shown(stream);
             Some(format!(
                 "an entry for stream `{stream}` with a delay of {days} days, more than {most}; \
                  `delay-ms` is in milliseconds"
@@ -37,6 +38,16 @@ fn excess(output: &Output) -> Option<String> {
         }
         Output::Append(_) | Output::Publish(_) => None,
     }
+}
+
+/// A name that a plugin made up, short enough for a sentence and without what acts on a screen.
+fn shown(name: &str) -> impl std::fmt::Display {
+    const CHARS_MAX: usize = 120;
+    let mut shown: String = name.chars().take(CHARS_MAX).flat_map(char::escape_debug).collect();
+    if name.chars().nth(CHARS_MAX).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// The outcome, each output for a stream that is made of several going to one of those.
@@ -64,22 +75,22 @@ fn objection(output: &Output, handler: &Handler) -> Option<String> {
     match output {
         Output::Append(entry) if !listens && handler.is_fed_by(&entry.stream) => Some(format!(
             "an entry for `{}`, the handler's own stream, which it would feed for ever",
-            entry.stream
+            shown(&entry.stream)
         )),
         Output::Publish(notice) if listens && *notice.channel == **stream => Some(format!(
             "a notice on channel `{stream}`, the handler's own, which it would feed for ever"
         )),
         Output::Append(entry) if !grants.outputs.allows(&entry.stream) => Some(format!(
             "an entry for stream `{0}`, which `outputs` does not grant; add \"{0}\" to it if it should",
-            entry.stream
+            shown(&entry.stream)
         )),
         Output::Append(entry) if entry.fields.is_empty() => Some(format!(
             "an entry without fields for stream `{}`, which Redis has no place for",
-            entry.stream
+            shown(&entry.stream)
         )),
         Output::Publish(notice) if !grants.channels.allows(&notice.channel) => Some(format!(
             "a notice on channel `{0}`, which `channels` does not grant; add \"{0}\" to it if it should",
-            notice.channel
+            shown(&notice.channel)
         )),
         Output::Append(_) | Output::Publish(_) => None,
     }

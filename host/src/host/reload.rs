@@ -98,8 +98,10 @@ impl Host {
             return Ok(None);
         }
         let room = self.room_for(&coming, self.employed.iter().filter(stays));
+        // What changes under [host] counts from the next start.
+        let settings = self.manifest.host.clone();
         let loading = move || {
-            let room = room.map_or_else(|| Room::new(&coming).map(Arc::new), Ok)?;
+            let room = room.map_or_else(|| Room::new(&coming, &settings).map(Arc::new), Ok)?;
             let plugins = Plugins::load_into(room, &coming)?;
             Ok::<_, HostError>((coming, plugins))
         };

@@ -18,7 +18,7 @@ const PLUGIN_BYTES: RangeInclusive<u64> = 1 << 10..=1 << 30;
 
 const COMPILE_TIME: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
-/// Each call in flight has a stack of twice this.
+/// Each instance has a stack of twice this, and of 1 MiB more than this at the least.
 const STACK: RangeInclusive<u64> = 64 << 10..=8 << 20;
 
 /// What a bound on work in hand may be. A timeout of no time would let nothing through, one

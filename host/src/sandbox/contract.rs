@@ -167,6 +167,12 @@ fn undecodable(name: &[u8]) -> Fault {
     Fault::new(FaultKind::Trap, format!("the message is undecodable: field {name:?} is not UTF-8"))
 }
 
+/// Bytes of a guest's reason that are kept, for the log and the dead letter; the rest of it is cut.
+const REASON_MAX: usize = 4 << 10;
+
+/// The longest that a guest may put off its message, as it is for entries with a delay.
+const PAUSE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// What came of an answer, unless it asks for more than the handler's limits allow.
 pub(super) fn outcome(answer: Answer, limits: &Limits) -> Outcome {
     match answer {
@@ -174,12 +180,19 @@ pub(super) fn outcome(answer: Answer, limits: &Limits) -> Outcome {
             None => Outcome::Done(outputs.into_iter().map(output).collect()),
             Some(detail) => Outcome::Fault(Fault::new(FaultKind::Limit, detail)),
         },
-        Err(types::Failure::Retry(reason)) => Outcome::Retry { reason, delay: None },
+        Err(types::Failure::Retry(reason)) => Outcome::Retry { reason: cut(reason), delay: None },
         Err(types::Failure::RetryAfter(types::Pause { reason, delay_ms })) => {
-            Outcome::Retry { reason, delay: Some(Duration::from_millis(delay_ms)) }
+            let delay = Duration::from_millis(delay_ms).min(PAUSE_MAX);
+            Outcome::Retry { reason: cut(reason), delay: Some(delay) }
         }
-        Err(types::Failure::Reject(reason)) => Outcome::Reject(reason),
+        Err(types::Failure::Reject(reason)) => Outcome::Reject(cut(reason)),
     }
+}
+
+fn cut(mut reason: String) -> String {
+    reason.truncate(reason.floor_char_boundary(REASON_MAX));
+    reason.shrink_to_fit();
+    reason
 }
 
 fn excess(outputs: &[types::Output], limits: &Limits) -> Option<String> {

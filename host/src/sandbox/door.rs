@@ -10,6 +10,7 @@ use wasmtime::component::types::ComponentItem;
 use super::contract;
 use super::engine::Engine;
 use super::offer::{self, Grant};
+use super::plain::plain;
 use super::plugin::World;
 use super::reach::Reach;
 
@@ -20,6 +21,12 @@ const VERSION: &str = "0.1.0";
 const MAGIC: &[u8] = b"\0asm";
 const CORE_MODULE: &[u8] = &[1, 0, 0, 0];
 const COMPONENT: &[u8] = &[0x0d, 0, 1, 0];
+
+/// Bytes of the compiler's words that go into a sentence; it quotes what it does not like.
+const WORDS_MAX: usize = 600;
+
+/// Imports that are named when they are missing; the others are counted.
+const NAMED_MAX: usize = 10;
 
 /// Why a file is not a plugin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -119,7 +126,10 @@ impl fmt::Display for Missing {
 }
 
 fn sentence(missing: &[Missing]) -> String {
-    let names: Vec<String> = missing.iter().map(Missing::to_string).collect();
+    let mut names: Vec<String> = missing.iter().take(NAMED_MAX).map(Missing::to_string).collect();
+    if let more @ 1.. = missing.len().saturating_sub(NAMED_MAX) {
+        names.push(format!("and {more} more"));
+    }
     format!("imports {}", names.join("; "))
 }
 
@@ -145,7 +155,10 @@ pub(super) fn cannot_compile(bytes: &[u8], error: &wasmtime::Error) -> Refusal {
     }
     let error = format!("{error:#}");
     let cut = error.contains("unexpected end") || error.contains("is out of bounds (bound = ");
-    if cut { Refusal::CutShort } else { Refusal::Invalid(error) }
+    if cut {
+        return Refusal::CutShort;
+    }
+    Refusal::Invalid(plain(&error[..error.floor_char_boundary(WORDS_MAX)]).into_owned())
 }
 
 /// Finds which world the component is of.

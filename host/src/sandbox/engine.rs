@@ -20,12 +20,8 @@ const TICK: Duration = Duration::from_millis(5);
 /// Frames of a guest's backtrace that are kept: enough to see who called, short enough for a log.
 const BACKTRACE_FRAMES: NonZeroUsize = NonZeroUsize::new(20).expect("20 is not zero");
 
-/// Stack a guest may use. Interpreters compiled to WebAssembly recurse deeply;
-/// the engine's default of half of it is too little for them.
-const GUEST_STACK: usize = 1 << 20;
-
-/// A whole stack: what the guest may use, and what host calls need on top of it.
-const STACK: usize = 2 * GUEST_STACK;
+/// What host calls need of a stack on top of what the guest may use, at the least.
+const HOST_STACK: usize = 1 << 20;
 
 /// Linear memories one component may have; composed components have several.
 /// Each reserves 4 GiB of addresses (not of memory) for each instance.
@@ -52,12 +48,14 @@ pub struct Capacity {
     pub instances: usize,
     /// The largest memory of a handler, in bytes.
     pub memory: u64,
+    /// Bytes of stack that a guest may use; each instance reserves more, for host calls.
+    pub stack: usize,
 }
 
 /// An engine that takes its memory from a pool, or, where the address space
 /// for a pool cannot be had, from the system each time.
 pub(super) fn start(capacity: Capacity) -> wasmtime::Result<Engine> {
-    let mut config = config();
+    let mut config = config(capacity.stack);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(capacity)));
     Engine::new(&config).or_else(|error| {
         tracing::warn!(
@@ -70,14 +68,14 @@ pub(super) fn start(capacity: Capacity) -> wasmtime::Result<Engine> {
     })
 }
 
-fn config() -> Config {
+fn config(stack: usize) -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
         // Calls that wait for each other in one instance cost every call something.
         .concurrency_support(false)
-        .max_wasm_stack(GUEST_STACK)
-        .async_stack_size(STACK)
+        .max_wasm_stack(stack)
+        .async_stack_size(stack.saturating_add(stack.max(HOST_STACK)))
         // Guests cannot read their stack's memory, so there is nothing to hide in it.
         .async_stack_zeroing(false)
         .memory_init_cow(true)

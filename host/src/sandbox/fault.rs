@@ -7,6 +7,7 @@ use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::guest::Guest;
+use super::plain::{plain, plain_lines};
 use crate::outcome::{Fault, FaultKind};
 
 /// What the engine says when more is handed to the host than the store allows.
@@ -38,10 +39,19 @@ pub(super) fn crowded(timeout: Duration) -> Fault {
     Fault::new(FaultKind::Limit, format!("no instance could be started within {timeout}"))
 }
 
+/// The fault of a message for which none of the handler's own instances was free.
+pub(super) fn queued(instances: usize, wait: Duration) -> Fault {
+    let wait = humantime::format_duration(wait);
+    let detail = format!("none of the handler's {instances} instances was free within {wait}");
+    Fault::new(FaultKind::Limit, detail)
+}
+
 /// What an error that ended a call says of the guest.
 pub(super) fn of(error: &wasmtime::Error, guest: &Guest, limit: Duration) -> Fault {
     let mut fault = classify(error, guest, limit);
-    fault.backtrace = error.downcast_ref::<WasmBacktrace>().map(|trace| trace.to_string());
+    // Functions have the names that a guest gives them.
+    let trace = error.downcast_ref::<WasmBacktrace>();
+    fault.backtrace = trace.map(|trace| plain_lines(&trace.to_string()));
     fault
 }
 
@@ -71,7 +81,7 @@ fn classify(error: &wasmtime::Error, guest: &Guest, limit: Duration) -> Fault {
     if words.starts_with(TOO_MUCH) {
         return Fault::new(FaultKind::Limit, too_much(error, guest));
     }
-    let words = &words[..words.floor_char_boundary(WORDS_MAX)];
+    let words = plain(&words[..words.floor_char_boundary(WORDS_MAX)]);
     Fault::new(FaultKind::Trap, format!("broke the contract: {words}"))
 }
 

@@ -41,7 +41,11 @@ impl Guest {
     /// arguments, an empty standard input, no directories, and no network
     /// but for the hosts it may call.
     pub(super) fn new(linked: &Linked) -> Self {
-        let voice = Voice::new(linked.handler.clone());
+        let voice = Voice::new(
+            linked.handler.clone(),
+            linked.loudness.clone(),
+            linked.limits.further.log_bytes,
+        );
         let mut wasi = WasiCtxBuilder::new();
         wasi.max_random_size(RANDOM_MAX).stdout(voice.out()).stderr(voice.err());
         for (name, value) in &linked.reach.env {

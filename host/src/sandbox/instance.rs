@@ -7,6 +7,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 
 use super::contract::{Answer, Exports, Parts};
+use super::cost::End;
 use super::fault::{self, Overdue};
 use super::guest::Guest;
 use super::linked::Linked;
@@ -45,9 +46,12 @@ impl Instance {
         let mut store = Store::new(linked.plugin.sandbox().engine(), Guest::new(linked));
         store.limiter(|guest| &mut guest.meter);
         store.epoch_deadline_callback(at_each_tick);
-        begin(&mut store, Topic::default(), limits);
-        let started = within(limits, linked.ready.instantiate(&mut store)).await;
-        let exports = end(&store, started, limits)?;
+        linked.cost.started();
+        let now = begin(&mut store, Topic::default(), limits);
+        let until = store.data().deadline;
+        let starting = within(until, linked.ready.instantiate(&mut store));
+        let started = linked.cost.timed(now, starting).await;
+        let exports = end(&store, started, linked)?;
         let meter = &store.data().meter;
         let grown = meter.used() + (meter.limit() - meter.used()) / 2;
         Ok(Self { store, exports, calls: limits.further.calls, grown, _place: place })
@@ -57,23 +61,30 @@ impl Instance {
     pub(super) async fn call(
         &mut self,
         deliveries: &[Delivery],
-        limits: &Limits,
+        linked: &Linked,
     ) -> Result<Vec<Answer>, Fault> {
+        let limits = &linked.limits;
         let parts = Parts::of(deliveries)?;
         let messages = parts.messages(deliveries);
         self.calls = self.calls.saturating_sub(1);
         self.store.set_hostcall_fuel(allowance(deliveries.len(), limits));
-        begin(&mut self.store, topic(deliveries), limits);
-        let answered = within(limits, self.exports.call(&mut self.store, &messages)).await;
-        end(&self.store, answered, limits)
+        linked.cost.call();
+        let now = begin(&mut self.store, topic(deliveries), limits);
+        let until = self.store.data().deadline;
+        let answering = within(until, self.exports.call(&mut self.store, &messages));
+        let answered = linked.cost.timed(now, answering).await;
+        end(&self.store, answered, linked)
     }
 
-    /// Whether it should not be called again: after as many calls as its handler allows, which
+    /// Why it should not be called again, if so: after as many calls as its handler allows, which
     /// bounds what a guest can hoard besides memory, or once
     /// it has taken more than half of the memory that was left when it started.
     /// A guest's memory never shrinks, and a leak is best ended between two messages.
-    pub(super) fn is_spent(&self) -> bool {
-        self.calls == 0 || self.store.data().meter.used() > self.grown
+    pub(super) fn spent(&self) -> Option<End> {
+        if self.calls == 0 {
+            return Some(End::Calls);
+        }
+        (self.store.data().meter.used() > self.grown).then_some(End::Growth)
     }
 }
 
@@ -91,10 +102,11 @@ async fn place(plugin: &Plugin, timeout: Duration) -> Result<OwnedSemaphorePermi
 /// A guest that computes is stopped by [`at_each_tick`]; one that waits in the
 /// host is not computing, and is stopped here.
 async fn within<T>(
-    limits: &Limits,
+    until: Instant,
     guest: impl Future<Output = wasmtime::Result<T>>,
 ) -> wasmtime::Result<T> {
-    tokio::time::timeout(limits.timeout, guest).await.unwrap_or_else(|_| Err(Overdue.into()))
+    let answered = tokio::time::timeout_at(until.into(), guest).await;
+    answered.unwrap_or_else(|_| Err(Overdue.into()))
 }
 
 /// Interrupts a running guest: it gives way to the other tasks of its thread,
@@ -106,23 +118,27 @@ fn at_each_tick(guest: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDea
     Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
 }
 
-fn begin(store: &mut Store<Guest>, topic: Topic, limits: &Limits) {
+/// Makes a guest ready for a call that begins now.
+fn begin(store: &mut Store<Guest>, topic: Topic, limits: &Limits) -> Instant {
     store.set_epoch_deadline(1);
+    let now = Instant::now();
     let guest = store.data_mut();
-    guest.deadline = deadline(limits.timeout);
+    guest.deadline = deadline(now, limits.timeout);
     guest.meter.forgive();
     guest.voice.begin(topic);
+    now
 }
 
-fn end<T>(store: &Store<Guest>, ended: wasmtime::Result<T>, limits: &Limits) -> Result<T, Fault> {
-    store.data().voice.end();
-    ended.map_err(|error| fault::of(&error, store.data(), limits.timeout))
+fn end<T>(store: &Store<Guest>, ended: wasmtime::Result<T>, linked: &Linked) -> Result<T, Fault> {
+    let guest = store.data();
+    guest.voice.end();
+    linked.cost.memory(guest.meter.used());
+    ended.map_err(|error| fault::of(&error, guest, linked.limits.timeout))
 }
 
-/// The end of `timeout` from now. One that no clock can tell is decades away, as in tokio.
-fn deadline(timeout: Duration) -> Instant {
+/// The end of `timeout` from `now`. One that no clock can tell is decades away, as in tokio.
+fn deadline(now: Instant, timeout: Duration) -> Instant {
     const DECADES: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
-    let now = Instant::now();
     now.checked_add(timeout).unwrap_or_else(|| now + DECADES)
 }
 

@@ -7,8 +7,10 @@ use wasmtime::component::Linker;
 
 use super::SandboxError;
 use super::contract::Ready;
+use super::cost::Ledger;
 use super::door::{self, Refusal};
 use super::http::Client;
+use super::loudness::Loudness;
 use super::offer;
 use super::plugin::Plugin;
 use super::reach::Reach;
@@ -25,6 +27,13 @@ pub(super) struct Linked {
     /// Makes the requests of all its instances.
     pub(super) http: Arc<Client>,
     pub(super) ready: Ready,
+    /// One permit for each instance that may be in use. As idle ones are used before another
+    /// is started, there are never more alive.
+    pub(super) turns: Semaphore,
+    /// What all instances together may say.
+    pub(super) loudness: Arc<Loudness>,
+    /// What all instances together have cost.
+    pub(super) cost: Ledger,
 }
 
 impl Linked {
@@ -39,7 +48,20 @@ impl Linked {
             .map_err(|refusal| SandboxError::Refused { path: plugin.path().to_owned(), refusal })?;
         let keyvalue_places = Arc::new(Semaphore::new(limits.further.keyvalue_calls));
         let http = Arc::new(Client::new(handler.clone(), &reach, limits.further)?);
-        Ok(Self { plugin: plugin.clone(), handler, limits, reach, keyvalue_places, http, ready })
+        let loudness = Arc::new(Loudness::new(handler.clone(), &limits.further));
+        let turns = Semaphore::new(limits.instances());
+        Ok(Self {
+            plugin: plugin.clone(),
+            handler,
+            limits,
+            reach,
+            ready,
+            keyvalue_places,
+            http,
+            turns,
+            loudness,
+            cost: Ledger::default(),
+        })
     }
 }
 

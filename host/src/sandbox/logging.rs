@@ -5,7 +5,6 @@ use wasmtime::{Result, StoreContextMut};
 
 use super::guest::Guest;
 use super::offer::Offer;
-use super::voice::Importance;
 
 use self::wit::wasi::logging::logging::Level;
 
@@ -34,19 +33,19 @@ pub(super) const OFFERS: &[Offer] = &[
 fn add(linker: &mut Linker<Guest>, name: &str) -> Result<()> {
     let log = |guest: StoreContextMut<'_, Guest>,
                (level, context, text): (Level, String, String)| {
-        guest.data().voice.say(importance(level), &context, &text);
+        guest.data().voice.log(importance(level), &context, &text);
         Ok(())
     };
     linker.instance(name)?.func_wrap("log", log)
 }
 
-fn importance(level: Level) -> Importance {
+/// The host's log knows nothing beyond an error.
+fn importance(level: Level) -> tracing::Level {
     match level {
-        Level::Trace => Importance::Trace,
-        Level::Debug => Importance::Debug,
-        Level::Info => Importance::Info,
-        Level::Warn => Importance::Warn,
-        Level::Error => Importance::Error,
-        Level::Critical => Importance::Critical,
+        Level::Trace => tracing::Level::TRACE,
+        Level::Debug => tracing::Level::DEBUG,
+        Level::Info => tracing::Level::INFO,
+        Level::Warn => tracing::Level::WARN,
+        Level::Error | Level::Critical => tracing::Level::ERROR,
     }
 }

@@ -10,6 +10,7 @@
 
 mod config;
 mod contract;
+mod cost;
 mod door;
 mod engine;
 mod fault;
@@ -20,8 +21,10 @@ mod keyvalue;
 mod linked;
 mod logging;
 mod memory;
+mod loudness;
 mod meter;
 mod offer;
+mod plain;
 mod plugin;
 mod reach;
 mod runner;
@@ -37,6 +40,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+pub use self::cost::{Cost, Retired};
 pub use self::door::{Absence, Missing, Refusal};
 pub use self::engine::Capacity;
 pub use self::memory::{MemoryConfig, MemoryKeys};

@@ -3,13 +3,18 @@
 //!
 //! How a single call is kept within its limits is `instance`'s.
 
+use std::num::NonZeroUsize;
 use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{Semaphore, SemaphorePermit};
+
 use super::SandboxError;
 use super::contract;
+use super::cost::{Cost, End};
+use super::fault;
 use super::instance::Instance;
 use super::linked::Linked;
 use super::plugin::{Plugin, World};
@@ -34,6 +39,25 @@ pub struct Limits {
     pub further: manifest::Limits,
 }
 
+impl Limits {
+    /// Instances that may be alive at a time.
+    pub(super) fn instances(&self) -> usize {
+        let instances = self.further.instances.map_or(self.concurrency, NonZeroUsize::get);
+        instances.clamp(1, Semaphore::MAX_PERMITS)
+    }
+
+    /// How long a call may wait for an instance: longer than all other calls of the handler
+    /// take one after the other, each of which starts an instance first.
+    fn patience(&self) -> Duration {
+        let calls = u32::try_from(self.concurrency).unwrap_or(u32::MAX);
+        self.timeout.saturating_mul(calls.saturating_mul(STEPS).max(STEPS))
+    }
+}
+
+/// What a call consists of, each of which may take a whole timeout: it waits for a place, starts
+/// an instance, and is answered.
+const STEPS: u32 = 3;
+
 /// A plugin at work for one handler. Lanes share it.
 pub struct Runner {
     linked: Linked,
@@ -42,6 +66,12 @@ pub struct Runner {
     idle: Mutex<Vec<Instance>>,
     /// No instance is kept any more.
     retired: AtomicBool,
+}
+
+/// An instance in use. It goes before its turn does, so that no more are alive than may be.
+struct Taken<'a> {
+    instance: Instance,
+    turn: SemaphorePermit<'a>,
 }
 
 impl Runner {
@@ -67,8 +97,8 @@ impl Runner {
     ///
     /// When the instance breaks, or needs more than its limits, before its first message.
     pub fn prove(&self) -> Result<(), SandboxError> {
-        let instance = self.start_apart()?;
-        self.put_back(instance);
+        let taken = self.start_apart()?;
+        self.put_back(taken);
         Ok(())
     }
 
@@ -83,6 +113,11 @@ impl Runner {
     /// What it runs.
     pub fn plugin(&self) -> &Plugin {
         &self.linked.plugin
+    }
+
+    /// What this version of the plugin has cost this handler since [`Runner::new`].
+    pub fn cost(&self) -> Cost {
+        self.linked.cost.sum()
     }
 
     /// Runs the plugin on each delivery, in order, and answers each at its own index.
@@ -106,11 +141,11 @@ impl Runner {
     }
 
     async fn run_one(&self, delivery: &Delivery) -> Outcome {
-        let instance = match self.take().await {
-            Ok(instance) => instance,
+        let taken = match self.take().await {
+            Ok(taken) => taken,
             Err(fault) => return Outcome::Fault(fault),
         };
-        match self.call(instance, slice::from_ref(delivery)).await {
+        match self.call(taken, slice::from_ref(delivery)).await {
             Ok(outcomes) => outcomes.into_iter().next().unwrap_or_else(no_answer),
             Err(fault) => Outcome::Fault(fault),
         }
@@ -119,12 +154,12 @@ impl Runner {
     /// One call for all. When it breaks nobody can tell which message broke
     /// it, so each is run again, alone and in an instance that nothing has touched.
     async fn run_batch(&self, deliveries: &[Delivery]) -> Vec<Outcome> {
-        let instance = match self.take().await {
-            Ok(instance) => instance,
+        let taken = match self.take().await {
+            Ok(taken) => taken,
             // No message has been touched, so it would be the same for each alone.
             Err(fault) => return vec![Outcome::Fault(fault); deliveries.len()],
         };
-        let fault = match self.call(instance, deliveries).await {
+        let fault = match self.call(taken, deliveries).await {
             Ok(outcomes) => return outcomes,
             Err(fault) => fault,
         };
@@ -143,8 +178,8 @@ impl Runner {
 
     async fn run_alone(&self, delivery: &Delivery) -> Outcome {
         let alone = async {
-            let mut instance = self.start().await?;
-            self.answers(&mut instance, slice::from_ref(delivery)).await
+            let mut taken = self.start_afresh().await?;
+            self.answers(&mut taken.instance, slice::from_ref(delivery)).await
         };
         match alone.await {
             Ok(outcomes) => outcomes.into_iter().next().unwrap_or_else(no_answer),
@@ -155,13 +190,17 @@ impl Runner {
     /// One call, after which the instance goes back to the others or is gone.
     async fn call(
         &self,
-        mut instance: Instance,
+        mut taken: Taken<'_>,
         deliveries: &[Delivery],
     ) -> Result<Vec<Outcome>, Fault> {
-        let outcomes = self.answers(&mut instance, deliveries).await?;
-        let healthy = !outcomes.iter().any(|outcome| matches!(outcome, Outcome::Fault(_)));
-        if healthy && !instance.is_spent() {
-            self.put_back(instance);
+        let outcomes = self.answers(&mut taken.instance, deliveries).await?;
+        if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Fault(_))) {
+            self.linked.cost.retired(End::Fault);
+            return Ok(outcomes);
+        }
+        match taken.instance.spent() {
+            Some(end) => self.linked.cost.retired(end),
+            None => self.put_back(taken),
         }
         Ok(outcomes)
     }
@@ -171,8 +210,10 @@ impl Runner {
         instance: &mut Instance,
         deliveries: &[Delivery],
     ) -> Result<Vec<Outcome>, Fault> {
-        let answers = instance.call(deliveries, &self.linked.limits).await?;
+        let called = instance.call(deliveries, &self.linked).await;
+        let answers = called.inspect_err(|_| self.linked.cost.retired(End::Fault))?;
         if answers.len() != deliveries.len() {
+            self.linked.cost.retired(End::Fault);
             let (given, asked) = (answers.len(), deliveries.len());
             let detail = format!("answered {given} of {asked} messages");
             return Err(Fault::new(FaultKind::Trap, detail));
@@ -183,15 +224,39 @@ impl Runner {
             .collect())
     }
 
-    async fn take(&self) -> Result<Instance, Fault> {
+    async fn take(&self) -> Result<Taken<'_>, Fault> {
+        let turn = self.turn().await?;
         let warm = self.idle().pop();
-        match warm {
-            Some(instance) => Ok(instance),
-            None => self.start().await,
+        let instance = match warm {
+            Some(instance) => instance,
+            None => Instance::start(&self.linked).await?,
+        };
+        Ok(Taken { instance, turn })
+    }
+
+    /// An instance that nothing has touched, in place of an idle one should there be any.
+    async fn start_afresh(&self) -> Result<Taken<'_>, Fault> {
+        let turn = self.turn().await?;
+        let idle = self.idle().pop();
+        drop(idle);
+        let instance = Instance::start(&self.linked).await?;
+        Ok(Taken { instance, turn })
+    }
+
+    /// Waits until fewer instances are in use than the handler may have.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Fault> {
+        let (turns, limits) = (&self.linked.turns, &self.linked.limits);
+        if let Ok(turn) = turns.try_acquire() {
+            return Ok(turn); // As nearly always, so that no timer is set.
+        }
+        let patience = limits.patience();
+        match tokio::time::timeout(patience, turns.acquire()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(_)) | Err(_) => Err(fault::queued(limits.instances(), patience)),
         }
     }
 
-    fn put_back(&self, instance: Instance) {
+    fn put_back(&self, Taken { instance, turn }: Taken<'_>) {
         match self.linked.limits.isolation {
             Isolation::Reuse => {
                 let mut idle = self.idle();
@@ -202,18 +267,16 @@ impl Runner {
             }
             Isolation::Message => drop(instance),
         }
-    }
-
-    async fn start(&self) -> Result<Instance, Fault> {
-        Instance::start(&self.linked).await
+        // Only now, so that whoever has it next finds the instance idle, or gone.
+        drop(turn);
     }
 
     /// Starts an instance on a thread of its own, as the caller may or may not
     /// be inside a runtime, and neither may wait for the other.
-    fn start_apart(&self) -> Result<Instance, SandboxError> {
+    fn start_apart(&self) -> Result<Taken<'_>, SandboxError> {
         let start = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            Ok(runtime.block_on(self.start()))
+            Ok(runtime.block_on(self.start_afresh()))
         };
         let started = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("tidegate-prove".to_owned());

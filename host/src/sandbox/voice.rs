@@ -1,5 +1,5 @@
-//! What a guest prints and logs: each line of its standard output and error is one log event, and
-//! so is each message of `wasi:logging`.
+//! What a guest says: each line of its standard output and error, and each entry that it logs, is
+//! one log event, as long as its handler is not too loud for its limits (`loudness`).
 //!
 //! The last words on standard error are kept, as a trap alone seldom says why.
 
@@ -10,21 +10,24 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
+use tracing::Level;
 use tracing::field::display;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
+use super::loudness::Loudness;
+use super::plain::plain;
 use crate::message::MessageId;
 
 /// Bytes of a line that are logged; the rest of it is cut.
 const LINE_MAX: usize = 8 * 1024;
 
-/// Bytes of the context of a message that are logged with it.
-const CONTEXT_MAX: usize = 256;
-
 /// Bytes a guest may write at once.
 const WRITE_MAX: usize = 64 * 1024;
+
+/// Bytes of what a logged entry is about; the rest of it is cut.
+const CONTEXT_MAX: usize = 128;
 
 /// Bytes of last words that go into a fault's sentence.
 const LAST_WORDS_MAX: usize = 300;
@@ -44,6 +47,9 @@ pub(super) struct Topic {
 
 struct Lines {
     handler: Arc<str>,
+    loudness: Arc<Loudness>,
+    /// Bytes of a line that are kept: no more than may be logged in a second.
+    line_max: usize,
     topic: Topic,
     out: Vec<u8>,
     err: Vec<u8>,
@@ -51,9 +57,13 @@ struct Lines {
 }
 
 impl Voice {
-    pub(super) fn new(handler: Arc<str>) -> Self {
+    /// The voice of an instance that is as loud as `loudness` and its line's length allow.
+    pub(super) fn new(handler: Arc<str>, loudness: Arc<Loudness>, log_bytes: u32) -> Self {
+        let log_bytes = usize::try_from(log_bytes).unwrap_or(usize::MAX);
         Self(Arc::new(Mutex::new(Lines {
             handler,
+            loudness,
+            line_max: LINE_MAX.min(log_bytes),
             topic: Topic::default(),
             out: Vec::new(),
             err: Vec::new(),
@@ -73,11 +83,20 @@ impl Voice {
         let mut lines = self.lines();
         lines.flush(Stream::Out);
         lines.flush(Stream::Err);
+        lines.loudness.tell();
     }
 
-    /// Logs a message that the guest hands to `wasi:logging`; `context` is its word for the kind.
-    pub(super) fn say(&self, importance: Importance, context: &str, text: &str) {
-        self.lines().say(importance, context, text);
+    /// An entry that the guest logs by itself, in place of printing it. What it says of an error
+    /// counts as last words.
+    pub(super) fn log(&self, level: Level, context: &str, text: &str) {
+        let mut lines = self.lines();
+        let text = plain(text[..text.floor_char_boundary(lines.line_max)].trim_end());
+        let text = &text[..text.floor_char_boundary(lines.line_max)];
+        let context = plain(&context[..context.floor_char_boundary(CONTEXT_MAX)]);
+        lines.say(level, Some(&*context).filter(|context| !context.is_empty()), text);
+        if level == Level::ERROR {
+            remember(&mut lines.last_words, text);
+        }
     }
 
     /// The last words on standard error since the call began, if any.
@@ -102,21 +121,19 @@ impl Voice {
     }
 }
 
-/// How much a message matters to the guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Importance {
-    Trace,
-    Debug,
-    Info,
-    Warn,
-    Error,
-    Critical,
-}
-
 #[derive(Debug, Clone, Copy)]
 enum Stream {
     Out,
     Err,
+}
+
+impl Stream {
+    fn level(self) -> Level {
+        match self {
+            Self::Out => Level::INFO,
+            Self::Err => Level::WARN,
+        }
+    }
 }
 
 impl Lines {
@@ -126,8 +143,9 @@ impl Lines {
                 Some((b'\n', text)) => (text, true),
                 Some(_) | None => (piece, false),
             };
+            let line_max = self.line_max;
             let line = self.line(stream);
-            let room = LINE_MAX.saturating_sub(line.len());
+            let room = line_max.saturating_sub(line.len());
             line.extend_from_slice(&text[..text.len().min(room)]);
             if ends {
                 self.flush(stream);
@@ -139,9 +157,10 @@ impl Lines {
     fn flush(&mut self, stream: Stream) {
         let mut line = std::mem::take(self.line(stream));
         let text = String::from_utf8_lossy(&line);
-        let text = text.trim_end();
+        let text = plain(text.trim_end());
+        let text = &text[..text.floor_char_boundary(self.line_max)];
         if !text.is_empty() {
-            self.log(stream, text);
+            self.say(stream.level(), None, text);
             if let Stream::Err = stream {
                 remember(&mut self.last_words, text);
             }
@@ -157,47 +176,24 @@ impl Lines {
         }
     }
 
-    fn log(&self, stream: Stream, text: &str) {
-        let handler = &*self.handler;
-        let message_id = self.topic.message.map(display);
-        let count = self.topic.count;
-        match stream {
-            Stream::Out => tracing::info!(target: "plugin", handler, message_id, count, "{text}"),
-            Stream::Err => tracing::warn!(target: "plugin", handler, message_id, count, "{text}"),
+    /// Logs a line, unless that would be too much. It is held against nobody: the message goes on.
+    fn say(&self, level: Level, context: Option<&str>, text: &str) {
+        if text.is_empty() || !self.loudness.admits(text.len()) {
+            return;
         }
-    }
-}
-
-impl Lines {
-    /// One event, whatever is in the text: a line's end in it would look like the next event.
-    fn say(&self, importance: Importance, context: &str, text: &str) {
         let handler = &*self.handler;
         let message_id = self.topic.message.map(display);
         let count = self.topic.count;
-        let context = &context[..context.floor_char_boundary(CONTEXT_MAX)];
-        let context = (!context.is_empty()).then_some(context);
-        let text = text[..text.floor_char_boundary(LINE_MAX)].trim_end();
-        let text = text.replace('\r', "\\r").replace('\n', "\\n");
-        match importance {
-            Importance::Trace => {
-                tracing::trace!(target: "plugin", handler, message_id, count, context, "{text}");
-            }
-            Importance::Debug => {
-                tracing::debug!(target: "plugin", handler, message_id, count, context, "{text}");
-            }
-            Importance::Info => {
-                tracing::info!(target: "plugin", handler, message_id, count, context, "{text}");
-            }
-            Importance::Warn => {
-                tracing::warn!(target: "plugin", handler, message_id, count, context, "{text}");
-            }
-            Importance::Error => {
-                tracing::error!(target: "plugin", handler, message_id, count, context, "{text}");
-            }
-            Importance::Critical => {
-                let critical = true;
-                tracing::error!(target: "plugin", handler, message_id, count, context, critical, "{text}");
-            }
+        if level == Level::ERROR {
+            tracing::error!(target: "plugin", handler, message_id, count, context, "{text}");
+        } else if level == Level::WARN {
+            tracing::warn!(target: "plugin", handler, message_id, count, context, "{text}");
+        } else if level == Level::INFO {
+            tracing::info!(target: "plugin", handler, message_id, count, context, "{text}");
+        } else if level == Level::DEBUG {
+            tracing::debug!(target: "plugin", handler, message_id, count, context, "{text}");
+        } else {
+            tracing::trace!(target: "plugin", handler, message_id, count, context, "{text}");
         }
     }
 }
@@ -247,6 +243,10 @@ impl Pollable for Mouth {
 
 impl OutputStream for Mouth {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        // More would hold the thread, and is more than [`Self::check_write`] said.
+        if bytes.len() > WRITE_MAX {
+            return Err(StreamError::trap("wrote more at once than it was told it may"));
+        }
         self.voice.lines().write(self.stream, &bytes);
         Ok(())
     }
@@ -266,6 +266,7 @@ impl AsyncWrite for Mouth {
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        let bytes = &bytes[..bytes.len().min(WRITE_MAX)];
         self.voice.lines().write(self.stream, bytes);
         Poll::Ready(Ok(bytes.len()))
     }
@@ -282,9 +283,16 @@ impl AsyncWrite for Mouth {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::Limits;
+
+    fn voice() -> Voice {
+        let limits = Limits::default();
+        let loudness = Arc::new(Loudness::new("h".into(), &limits));
+        Voice::new("h".into(), loudness, limits.log_bytes)
+    }
 
     fn said(lines: &[&str]) -> Option<String> {
-        let voice = Voice::new("h".into());
+        let voice = voice();
         voice.begin(Topic::default());
         for line in lines {
             voice.lines().write(Stream::Err, line.as_bytes());
@@ -310,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_line_without_end_is_cut_and_kept_small() {
-        let voice = Voice::new("h".into());
+        let voice = voice();
         for _ in 0..100 {
             voice.lines().write(Stream::Out, &[b'x'; 4096]);
         }
@@ -322,9 +330,18 @@ mod tests {
 
     #[test]
     fn last_words_are_those_of_the_call() {
-        let voice = Voice::new("h".into());
+        let voice = voice();
         voice.lines().write(Stream::Err, b"old\n");
         voice.begin(Topic::default());
         assert_eq!(voice.last_words(), None);
+    }
+
+    #[test]
+    fn an_error_that_the_guest_logs_is_its_last_words() {
+        let voice = voice();
+        voice.log(Level::INFO, "", "all is well");
+        assert_eq!(voice.last_words(), None);
+        voice.log(Level::ERROR, "totals", "no total\n");
+        assert_eq!(voice.last_words().unwrap(), "no total");
     }
 }

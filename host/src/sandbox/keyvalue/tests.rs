@@ -16,7 +16,8 @@ use crate::manifest::{self, Isolation};
 
 /// A handler's plugin with these keys.
 fn linked(keys: Arc<dyn KeyValue>, further: manifest::Limits) -> Linked {
-    let sandbox = Sandbox::new(Capacity { instances: 8, memory: 64 << 20 }).unwrap();
+    let sandbox =
+        Sandbox::new(Capacity { instances: 8, memory: 64 << 20, stack: 1 << 20 }).unwrap();
     let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/friendly/echo.wat");
     let plugin = sandbox.load_bytes(Path::new("echo.wasm"), &wat::parse_file(text).unwrap());
     let limits = Limits {

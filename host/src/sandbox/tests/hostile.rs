@@ -54,7 +54,8 @@ async fn a_guest_that_waits_for_ever_ends_as_a_timeout() {
 
 #[tokio::test]
 async fn a_looping_guest_leaves_its_thread_to_others() {
-    let limits = Limits { timeout: Duration::from_secs(2), ..limits() };
+    // More time than the sleeper takes on the slowest machine.
+    let limits = Limits { timeout: Duration::from_secs(60), ..limits() };
     let hostile = runner(&sandbox(), "hostile/loop", limits);
     // Two tasks of one thread. Were the guest not to yield, the other would
     // sleep until the guest's time is up.
@@ -66,7 +67,8 @@ async fn a_looping_guest_leaves_its_thread_to_others() {
     });
     sleeper.await.unwrap();
     assert!(!guest.is_finished(), "the sleeper ended first");
-    assert_eq!(fault(guest.await.unwrap()).kind, FaultKind::Timeout);
+    guest.abort();
+    assert!(guest.await.unwrap_err().is_cancelled());
 }
 
 #[tokio::test]

@@ -67,7 +67,8 @@ async fn calls_at_the_same_time_have_instances_of_their_own() {
 
 #[tokio::test]
 async fn a_call_without_a_place_waits_for_one_and_then_says_so() {
-    let sandbox = Sandbox::new(Capacity { instances: 1, memory: 64 << 20 }).unwrap();
+    let sandbox =
+        Sandbox::new(Capacity { instances: 1, memory: 64 << 20, stack: 1 << 20 }).unwrap();
     let first = runner(&sandbox, "friendly/counter", limits());
     let plugin = load(&sandbox, "friendly/echo").unwrap();
     let crowded = put_to_work(&plugin, hurried()).err().unwrap();
@@ -79,7 +80,7 @@ async fn a_call_without_a_place_waits_for_one_and_then_says_so() {
 #[test]
 fn without_address_space_for_a_pool_plugins_run_all_the_same() {
     // Far more than the 128 TiB of addresses that a process has.
-    let vast = Capacity { instances: 1_000_000, memory: 64 << 20 };
+    let vast = Capacity { instances: 1_000_000, memory: 64 << 20, stack: 1 << 20 };
     let (log, count) = logged(async || {
         let runner = runner(&Sandbox::new(vast).unwrap(), "friendly/counter", limits());
         number(&run(&runner, 1).await)
@@ -90,7 +91,8 @@ fn without_address_space_for_a_pool_plugins_run_all_the_same() {
 
 #[tokio::test]
 async fn a_call_that_is_dropped_frees_its_place() {
-    let sandbox = Sandbox::new(Capacity { instances: 1, memory: 64 << 20 }).unwrap();
+    let sandbox =
+        Sandbox::new(Capacity { instances: 1, memory: 64 << 20, stack: 1 << 20 }).unwrap();
     let runner = runner(&sandbox, "hostile/sleep", limits());
     for _ in 0..3 {
         let impatient = std::time::Duration::from_millis(20);
@@ -138,7 +140,7 @@ fn each_line_a_guest_prints_is_logged_with_its_handler_and_message() {
 }
 
 /// What is logged while `act` runs, and what comes of it.
-fn logged<T>(act: impl AsyncFnOnce() -> T) -> (String, T) {
+pub(super) fn logged<T>(act: impl AsyncFnOnce() -> T) -> (String, T) {
     let log = Log::default();
     let subscriber =
         tracing_subscriber::fmt().with_ansi(false).without_time().with_writer(log.clone()).finish();
@@ -171,7 +173,8 @@ impl<'a> MakeWriter<'a> for Log {
 
 #[tokio::test]
 async fn an_old_versions_idle_instances_go_at_once() {
-    let sandbox = Sandbox::new(Capacity { instances: 2, memory: 64 << 20 }).unwrap();
+    let sandbox =
+        Sandbox::new(Capacity { instances: 2, memory: 64 << 20, stack: 1 << 20 }).unwrap();
     let [old, new] = ["friendly/counter"; 2].map(|name| runner(&sandbox, name, limits()));
     assert_eq!(sandbox.places().available_permits(), 0, "each keeps the instance that proved it");
     old.retire();

@@ -1,5 +1,10 @@
 //! The promises of this room, against the guests in `tests/hostile` and `tests/friendly`.
 
+mod bounds;
+mod corpus;
+#[path = "../../../../tests/hostile/expected.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the tests of the whole host")]
+mod expected;
 mod hostile;
 mod instances;
 mod refused;
@@ -19,7 +24,7 @@ const UNLUCKY: u32 = 13;
 const HUNGRY: u32 = 14;
 
 fn sandbox() -> Sandbox {
-    Sandbox::new(Capacity { instances: 8, memory: 64 << 20 }).unwrap()
+    Sandbox::new(Capacity { instances: 8, memory: 64 << 20, stack: 1 << 20 }).unwrap()
 }
 
 fn guest(name: &str) -> PathBuf {

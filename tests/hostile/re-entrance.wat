@@ -1,0 +1,59 @@
+;; Calls the host while the host lets it clean up, when no call is allowed. The host
+;; must refuse it: a trap.
+;;
+;; expected: trap: trapped: cannot leave component instance
+(component
+  (import "tidegate:plugin/types@0.1.0" (instance $types
+    (type $field' (record (field "name" string) (field "value" (list u8))))
+    (export "field" (type $field (eq $field')))
+    (type $message' (record
+      (field "id" string) (field "stream" string) (field "attempt" u32)
+      (field "fields" (list $field))))
+    (export "message" (type (eq $message')))
+    (type $entry' (record
+      (field "stream" string) (field "fields" (list $field))
+      (field "delay-ms" (option u64))))
+    (export "entry" (type $entry (eq $entry')))
+    (type $notice' (record (field "channel" string) (field "payload" (list u8))))
+    (export "notice" (type $notice (eq $notice')))
+    (type $output' (variant (case "append" $entry) (case "publish" $notice)))
+    (export "output" (type (eq $output')))
+    (type $pause' (record (field "reason" string) (field "delay-ms" u64)))
+    (export "pause" (type $pause (eq $pause')))
+    (type $failure' (variant
+      (case "retry" string) (case "retry-after" $pause) (case "reject" string)))
+    (export "failure" (type (eq $failure')))))
+  (alias export $types "message" (type $message))
+  (alias export $types "output" (type $output))
+  (alias export $types "failure" (type $failure))
+  (type $answer (result (list $output) (error $failure)))
+  (import "wasi:io/poll@0.2.0" (instance $poll
+    (export "pollable" (type $p (sub resource)))
+    (export "[method]pollable.block" (func (param "self" (borrow $p))))
+    (export "poll" (func (param "in" (list (borrow $p))) (result (list u32))))))
+  (alias export $poll "pollable" (type $pollable))
+  (import "wasi:clocks/monotonic-clock@0.2.0" (instance $clock
+    (alias outer 1 $pollable (type $p'))
+    (export "pollable" (type $p (eq $p')))
+    (export "now" (func (result u64)))
+    (export "subscribe-duration" (func (param "when" u64) (result (own $p))))))
+  (core module $Libc
+    (memory (export "memory") 1)
+    ;; Arguments are never read, so they may all lie in one place.
+    (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024)))
+  (core instance $libc (instantiate $Libc))
+  (core func $now (canon lower (func $clock "now")))
+  (core module $Main
+    (import "libc" "memory" (memory 1))
+    (import "wasi" "now" (func $now (result i64)))
+    (func (export "handle") (param i32 i32 i32 i32 i32 i32 i32) (result i32)
+      (i32.const 0))
+    (func (export "post-return") (param i32) (drop (call $now))))
+  (core instance $main (instantiate $Main (with "libc" (instance $libc)) (with "wasi" (instance
+    (export "now" (func $now))))))
+  (func $handle (param "message" $message) (result $answer)
+    (canon lift (core func $main "handle")
+      (memory (core memory $libc "memory")) (realloc (core func $libc "cabi_realloc"))
+      (post-return (core func $main "post-return"))))
+  (instance $handler (export "handle" (func $handle)))
+  (export "tidegate:plugin/handler@0.1.0" (instance $handler)))
