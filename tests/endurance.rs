@@ -1,5 +1,7 @@
 //! A million messages for plugins that trap, leak, flood and lie leave the host as large as it was.
 
+#![allow(clippy::unwrap_used, reason = "a test may take what it knows to be there")]
+
 mod harness;
 
 use std::time::Duration;

@@ -1,8 +1,15 @@
 //! What hostile plugins do to a whole host: nothing that their neighbours notice.
 
+#![allow(clippy::unwrap_used, reason = "a test may take what it knows to be there")]
+
 mod harness;
 #[path = "hostile/expected.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared with the sandbox's own tests")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "shared with the sandbox's own tests"
+)]
 mod expected;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -72,7 +79,11 @@ fn busy<T>(act: impl FnOnce() -> T) -> T {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..available_parallelism().map_or(2, usize::from) {
-            scope.spawn(|| while !over.load(Ordering::Relaxed) {});
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
         }
         let came = act();
         over.store(true, Ordering::Relaxed);

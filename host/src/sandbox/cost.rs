@@ -127,7 +127,9 @@ mod tests {
         computes
             .timed(Instant::now(), async {
                 tokio::task::yield_now().await;
-                while Instant::now() < until {}
+                while Instant::now() < until {
+                    std::hint::spin_loop();
+                }
             })
             .await;
         assert!(computes.sum().cpu > Duration::from_millis(5), "{:?}", computes.sum().cpu);
