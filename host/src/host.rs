@@ -6,6 +6,7 @@
 
 mod changes;
 mod handlers;
+mod loading;
 mod reach;
 mod reload;
 mod rollouts;
@@ -26,9 +27,10 @@ pub use state::{HandlerState, Roster};
 
 use crate::broker::{Broker, BrokerError};
 use crate::manifest::{Handler, HostSettings, Manifest, RedisSettings, Sharding};
-use crate::sandbox::{Capacity, Limits, Plugin, Runner, Sandbox, SandboxError};
+use crate::sandbox::{Capacity, Limits, Plugin, Readers, Runner, Sandbox, SandboxError};
 use crate::shutdown::Stop;
 use handlers::{Employed, Opening};
+pub use loading::{Attempted, compile};
 use watch::Look;
 
 /// Why a host cannot start.
@@ -46,6 +48,9 @@ pub enum HostError {
     /// Redis, or what is in it.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    /// This program, which the compiler is too.
+    #[error("cannot find the program that is running, which compiles plugins")]
+    Program(#[source] std::io::Error),
     /// The threads that plugins run on.
     #[error("cannot start the threads for plugins")]
     Threads(#[source] std::io::Error),
@@ -82,7 +87,8 @@ struct Room {
 impl Room {
     fn new(handlers: &[Handler], settings: &HostSettings) -> Result<Self, HostError> {
         let capacity = capacity(handlers, settings);
-        let sandbox = Sandbox::new(capacity).map_err(HostError::Sandbox)?;
+        let loading = loading::of(settings, Readers::Owner)?;
+        let sandbox = Sandbox::loading(capacity, loading).map_err(HostError::Sandbox)?;
         Ok(Self { sandbox, capacity })
     }
 }
@@ -112,7 +118,8 @@ impl Plugins {
         let mut plugins = Vec::new();
         let mut problems = Vec::new();
         for handler in handlers {
-            let plugin = once(&mut loaded, &handler.plugin, |path| room.sandbox.load(path));
+            let load = |path: &Path| room.sandbox.load_pinned(path, handler.digest);
+            let plugin = once(&mut loaded, &handler.plugin, load);
             match plugin.and_then(|plugin| prove(&plugin, handler).map(|()| plugin)) {
                 Ok(plugin) => plugins.push(plugin),
                 Err(error) => problems.push((handler.name.clone(), error)),
@@ -131,8 +138,9 @@ impl Plugins {
     }
 }
 
-/// Starts a plugin once within the limits and grants of its handler, out of reach of Redis.
+/// Checks that a plugin is the one that its handler means, and starts it once within the limits and grants of its handler, out of reach of Redis.
 fn prove(plugin: &Plugin, handler: &Handler) -> Result<(), SandboxError> {
+    plugin.check_pin(handler.digest)?;
     let reach = reach::apart(&handler.grants);
     Runner::new(plugin, handler.name.clone(), limits(handler), reach)?.prove()
 }

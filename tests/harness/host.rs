@@ -91,6 +91,8 @@ impl Setup {
 pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     command.env_remove("TIDEGATE_LOG").env_remove("RUST_LOG").stdin(Stdio::null());
+    // What one test has compiled the next need not, and nobody's own cache is touched.
+    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
     command
 }
 

@@ -5,6 +5,7 @@
 //! is wrong.
 
 mod check;
+mod compile;
 mod dead;
 mod demo;
 mod dev;
@@ -31,6 +32,7 @@ use clap::{Parser, Subcommand};
 use crate::demo::DemoError;
 use crate::host::HostError;
 use crate::manifest::ManifestError;
+use crate::sandbox::COMPILE_COMMAND;
 use crate::telemetry::{self, Voice};
 use pause::Wish;
 
@@ -52,6 +54,11 @@ enum Command {
     Demo(demo::Arguments),
     /// Say everything that `run` would refuse, plugins included, without a connection
     Check(check::Arguments),
+    /// Compile the manifest's plugins ahead of time, as for an image, so that `run` need not
+    Compile(compile::Arguments),
+    /// What a host starts to compile one plugin
+    #[command(name = COMPILE_COMMAND, hide = true)]
+    CompileOne(compile::One),
     /// Append messages to a stream
     Publish(publish::Arguments),
     /// Show handlers, lag, pending, retries, dead letters, hosts and rates
@@ -127,6 +134,9 @@ impl Failure {
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Command::CompileOne(one) = &arguments.command {
+        return one.run();
+    }
     telemetry::start(arguments.command.voice());
     match tokio_main(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -157,6 +167,9 @@ impl Command {
             Self::Dev(arguments) => dev::run(arguments).await,
             Self::Demo(arguments) => demo::run(arguments).await,
             Self::Check(arguments) => check::run(&arguments),
+            Self::Compile(arguments) => compile::run(&arguments),
+            // It has ended: nothing is set up for it that a plugin could make use of.
+            Self::CompileOne(_) => Ok(()),
             Self::Publish(arguments) => publish::run(arguments).await,
             Self::Status(arguments) => status::run(arguments).await,
             Self::Pause(arguments) => pause::run(arguments, Wish::Pause).await,
@@ -176,6 +189,8 @@ impl Command {
             Self::Dev(_) => Voice::Friendly,
             Self::Demo(_) => Voice::Quiet,
             Self::Check(_)
+            | Self::Compile(_)
+            | Self::CompileOne(_)
             | Self::Publish(_)
             | Self::Status(_)
             | Self::Pause(_)

@@ -135,7 +135,16 @@ fn required<'a, 't>(
 
 fn plugin(raw: &RawHandler<'_>, reader: &mut Reader<'_>) -> Option<PathBuf> {
     const WHAT: &str = "a file such as \"plugins/charge.wasm\"";
-    required(raw, &raw.plugin, "plugin", WHAT, reader).and_then(|entry| reader.path(entry, WHAT))
+    let entry = required(raw, &raw.plugin, "plugin", WHAT, reader)?;
+    if entry.value.as_str().is_some_and(|plugin| plugin.contains("://")) {
+        reader.refuse(
+            entry,
+            "plugins are files: fetching one from a registry is not available in this version; \
+             fetch it when the image is built, and pin it by its `digest`",
+        );
+        return None;
+    }
+    reader.path(entry, WHAT)
 }
 
 fn group(raw: &RawHandler<'_>, reader: &mut Reader<'_>) -> Option<Arc<str>> {

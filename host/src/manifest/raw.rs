@@ -73,7 +73,8 @@ pub(super) struct RawHost<'t> {
     /// How long a stop may wait for messages in work, `1ms` to `1day`. Default: `"30s"`.
     pub(super) grace: Option<Entry<'t>>,
     /// Where compiled plugins are kept, so that the next start is quick; `"off"` for nowhere.
-    /// Default: `tidegate` in the user's cache directory.
+    /// Default: `$XDG_CACHE_HOME/tidegate` or `~/.cache/tidegate`; nowhere for a user without a
+    /// home.
     pub(super) cache: Option<Entry<'t>>,
     /// The largest plugin file, `1KiB` to `1GiB`. Default: `"128MiB"`.
     pub(super) plugin_bytes: Option<Entry<'t>>,
@@ -88,7 +89,8 @@ pub(super) struct RawHost<'t> {
 pub(super) struct RawHandler<'t> {
     /// The handler's name, as typed in the table's header.
     pub(super) name: &'t str,
-    /// The component file. Required. Example: `"plugins/charge.wasm"`.
+    /// The component file, or a core module that says which component it is to be. Required.
+    /// Example: `"plugins/charge.wasm"`.
     pub(super) plugin: Option<Entry<'t>>,
     /// The only digest that the component file may have. Example: `"sha256:9f86…"`, of 64
     /// hexadecimal digits. Default: any.

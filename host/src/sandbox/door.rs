@@ -3,7 +3,9 @@
 //! Each refusal is a sentence that says what would be right.
 
 use std::fmt;
+use std::time::Duration;
 
+use bytesize::ByteSize;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
@@ -13,6 +15,7 @@ use super::offer::{self, Grant};
 use super::plain::plain;
 use super::plugin::World;
 use super::reach::Reach;
+use crate::manifest::Digest;
 
 /// The package of the contract, and the version that this host speaks.
 const PACKAGE: &str = "tidegate:plugin";
@@ -37,15 +40,62 @@ pub enum Refusal {
     /// It ends before its header does.
     #[error("is cut short: build or copy it again")]
     CutShort,
-    /// It is WebAssembly of the older kind.
+    /// It is WebAssembly of the older kind, and does not say which component it is to be.
     #[error(
         "is a core module, not a component: build it for wasm32-wasip2, \
-         or make a component of it with `wasm-tools component new`"
+         or let wit-bindgen embed the type of the component that it is to be"
     )]
     CoreModule,
     /// It is of a binary format that this host does not know.
     #[error("is WebAssembly of an unknown version: build it with current tools")]
     UnknownFormat,
+    /// It is nothing that has an end, or no file at all.
+    #[error("is no regular file: expected a component's file")]
+    NoFile,
+    /// It has more bytes than a plugin may have.
+    #[error(
+        "has more than the {} that a plugin's file may have: build it for release, or raise \
+         `plugin-bytes` in [host]", ByteSize::b(*.0)
+    )]
+    TooLarge(u64),
+    /// It is another file than the manifest means.
+    #[error(
+        "has the digest {found}, and its handler takes only {pinned}: put the file that is meant in \
+         its place, or change `digest`"
+    )]
+    OtherDigest {
+        /// The digest in the manifest.
+        pinned: Digest,
+        /// That of the file.
+        found: Digest,
+    },
+    /// No component can be made of it.
+    #[error("is a core module of which no component can be made: {0}")]
+    Wrapping(String),
+    /// Compiling took too long.
+    #[error(
+        "took longer than {} to compile: make it smaller, or raise `compile-time` in [host]",
+        humantime::format_duration(*.0)
+    )]
+    CompileTime(Duration),
+    /// Compiling took too much memory.
+    #[error(
+        "needed more than {} of memory to compile: make it smaller, above all its largest functions",
+        ByteSize::b(*.0)
+    )]
+    CompileMemory(u64),
+    /// Somebody else killed the compiler, most likely the system.
+    #[error("was not compiled: the compiler was killed, as systems do that run out of memory")]
+    CompilerKilled,
+    /// The compiler ended as it should not.
+    #[error("breaks the compiler, which ended with {0}: build it with other tools or settings")]
+    CompilerBroke(String),
+    /// The compiler does not work on this machine.
+    #[error("was not compiled, as the compiler does not work here: {0}")]
+    NoCompiler(String),
+    /// What a compiler in another process said.
+    #[error("{0}")]
+    Reported(String),
     /// It does not validate, or needs what the engine does not allow.
     #[error("cannot be compiled: {0}")]
     Invalid(String),
@@ -133,16 +183,25 @@ fn sentence(missing: &[Missing]) -> String {
     format!("imports {}", names.join("; "))
 }
 
-/// Tells a component from everything else, so that the compiler's words are not needed for it.
-pub(super) fn check_header(bytes: &[u8]) -> Result<(), Refusal> {
+/// What a file is, by its first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A component.
+    Component,
+    /// A core module, which may be made a component.
+    Module,
+}
+
+/// Tells WebAssembly from everything else, so that the compiler's words are not needed for it.
+pub(super) fn check_header(bytes: &[u8]) -> Result<Form, Refusal> {
     let Some((magic, rest)) = bytes.split_at_checked(MAGIC.len()) else {
         return Err(if MAGIC.starts_with(bytes) { Refusal::CutShort } else { Refusal::NotWasm });
     };
     match rest.get(..4) {
         _ if magic != MAGIC => Err(Refusal::NotWasm),
         None => Err(Refusal::CutShort),
-        Some(COMPONENT) => Ok(()),
-        Some(CORE_MODULE) => Err(Refusal::CoreModule),
+        Some(COMPONENT) => Ok(Form::Component),
+        Some(CORE_MODULE) => Ok(Form::Module),
         Some(_) => Err(Refusal::UnknownFormat),
     }
 }
@@ -154,11 +213,15 @@ pub(super) fn cannot_compile(bytes: &[u8], error: &wasmtime::Error) -> Refusal {
         return Refusal::AsyncHandler;
     }
     let error = format!("{error:#}");
-    let cut = error.contains("unexpected end") || error.contains("is out of bounds (bound = ");
-    if cut {
+    if ends_early(&error) {
         return Refusal::CutShort;
     }
     Refusal::Invalid(plain(&error[..error.floor_char_boundary(WORDS_MAX)]).into_owned())
+}
+
+/// Whether what a parser says means that there should be more.
+pub(super) fn ends_early(error: &str) -> bool {
+    error.contains("unexpected end") || error.contains("is out of bounds (bound = ")
 }
 
 /// Finds which world the component is of.
@@ -271,8 +334,8 @@ mod tests {
 
     #[test]
     fn a_file_is_told_by_its_first_bytes() {
-        assert_eq!(check_header(b"\0asm\x0d\0\x01\0..."), Ok(()));
-        assert_eq!(check_header(b"\0asm\x01\0\0\0..."), Err(Refusal::CoreModule));
+        assert_eq!(check_header(b"\0asm\x0d\0\x01\0..."), Ok(Form::Component));
+        assert_eq!(check_header(b"\0asm\x01\0\0\0..."), Ok(Form::Module));
         assert_eq!(check_header(b"\0asm\x63\0\x01\0..."), Err(Refusal::UnknownFormat));
         assert_eq!(check_header(b"#!/bin/sh\nexit"), Err(Refusal::NotWasm));
         assert_eq!(check_header(b"el"), Err(Refusal::NotWasm));

@@ -68,6 +68,12 @@ pub(super) fn start(capacity: Capacity) -> wasmtime::Result<Engine> {
     })
 }
 
+/// An engine to compile with. How instances come by their memory and how much stack they have does
+/// not show in the code, so what it makes runs on an engine with a pool.
+pub(super) fn compiling() -> wasmtime::Result<Engine> {
+    Engine::new(&config(HOST_STACK))
+}
+
 fn config(stack: usize) -> Config {
     let mut config = Config::new();
     config

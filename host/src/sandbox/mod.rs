@@ -3,17 +3,21 @@
 //! Nothing outside of this room imports `wasmtime`. What a stream is, when to
 //! try again and what an outcome costs is the business of others.
 //!
-//! The way through: [`Sandbox::load`] makes a [`Plugin`] of a file, having
-//! checked what it exports (`door`); [`Runner::new`] puts it to work for a handler
+//! The way through: [`Sandbox::load`] makes a [`Plugin`] of a file, compiled apart from this
+//! process (`compile`), having checked what it exports (`door`); [`Runner::new`] puts it to work for a handler
 //! within [`Limits`], linked to what it may [`Reach`] and nothing else; [`Runner::run`] takes a warm `instance`, calls it
 //! through the `contract`, and turns whatever happens into outcomes (`fault`).
 
 mod config;
+mod artefacts;
+mod compile;
+mod compile_apart;
 mod contract;
 mod cost;
 mod door;
 mod engine;
 mod fault;
+mod file;
 mod guest;
 mod http;
 mod instance;
@@ -23,11 +27,13 @@ mod logging;
 mod memory;
 mod loudness;
 mod meter;
+mod module;
 mod offer;
 mod plain;
 mod plugin;
 mod reach;
 mod runner;
+mod trust;
 mod voice;
 mod wasi;
 
@@ -40,6 +46,9 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+pub use self::artefacts::{Readers, Unkept};
+pub use self::compile::{Compiler, Origin};
+pub use self::compile_apart::{COMMAND as COMPILE_COMMAND, Program, child as compile_one};
 pub use self::cost::{Cost, Retired};
 pub use self::door::{Absence, Missing, Refusal};
 pub use self::engine::Capacity;
@@ -49,7 +58,9 @@ pub use self::plugin::{Plugin, World};
 pub use self::reach::{Answer, Configuration, KeyPage, KeyValue, Reach, StoreError, Unreachable};
 pub use self::runner::{Limits, Runner};
 
+use self::compile::Workshop;
 use self::engine::{Engine, Ticker};
+use crate::manifest::Digest;
 
 /// Where plugins are compiled and run. Cheap to clone; all clones are the same sandbox.
 ///
@@ -66,20 +77,43 @@ struct Shared {
     /// made and given back with its memory, so that the engine's pool, which
     /// is of the same size, is never asked for more than it has.
     places: Arc<Semaphore>,
+    workshop: Workshop,
+    plugin_bytes: u64,
     _ticker: Ticker,
 }
 
+/// How plugins come from their files to code.
+#[derive(Debug, Clone)]
+pub struct Loading {
+    /// Where they are compiled.
+    pub compiler: Compiler,
+    /// Bytes of the largest file.
+    pub plugin_bytes: u64,
+}
+
 impl Sandbox {
-    /// Starts an engine for as many instances, of as much memory, as `capacity` says.
+    /// Starts an engine for as many instances, of as much memory, as `capacity` says, which
+    /// compiles in this process: for plugins that are one's own.
     ///
     /// # Errors
     ///
     /// When the engine or its thread cannot be started on this machine.
     pub fn new(capacity: Capacity) -> Result<Self, SandboxError> {
+        Self::loading(capacity, Loading { compiler: Compiler::Here, plugin_bytes: u64::MAX })
+    }
+
+    /// As [`Sandbox::new`], for plugins that are loaded as `loading` says.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sandbox::new`].
+    pub fn loading(capacity: Capacity, loading: Loading) -> Result<Self, SandboxError> {
         let engine = engine::start(capacity).map_err(SandboxError::engine)?;
         let ticker = Ticker::start(engine.clone()).map_err(SandboxError::Thread)?;
         let places = Arc::new(Semaphore::new(capacity.instances.min(Semaphore::MAX_PERMITS)));
-        Ok(Self(Arc::new(Shared { engine, places, _ticker: ticker })))
+        let workshop = Workshop::new(loading.compiler);
+        let plugin_bytes = loading.plugin_bytes;
+        Ok(Self(Arc::new(Shared { engine, places, workshop, plugin_bytes, _ticker: ticker })))
     }
 
     /// Reads, compiles and checks a plugin. Blocks, for seconds when it is large.
@@ -88,9 +122,18 @@ impl Sandbox {
     ///
     /// When the file cannot be read, is not a component, or does not fit the contract.
     pub fn load(&self, path: &Path) -> Result<Plugin, SandboxError> {
-        let bytes = std::fs::read(path)
-            .map_err(|source| SandboxError::Read { path: path.to_owned(), source })?;
-        self.load_bytes(path, &bytes)
+        self.load_pinned(path, None)
+    }
+
+    /// The same, if it is the file of this digest: another is not even compiled.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sandbox::load`], and when it is another file.
+    pub fn load_pinned(&self, path: &Path, pin: Option<Digest>) -> Result<Plugin, SandboxError> {
+        let bytes = file::read(path, self.0.plugin_bytes)?;
+        Plugin::load(self, path, &bytes, pin)
+            .map_err(|refusal| SandboxError::Refused { path: path.to_owned(), refusal })
     }
 
     /// The same for a plugin that was read already; `name` stands for it in messages.
@@ -99,12 +142,16 @@ impl Sandbox {
     ///
     /// As [`Sandbox::load`].
     pub fn load_bytes(&self, name: &Path, bytes: &[u8]) -> Result<Plugin, SandboxError> {
-        Plugin::load(self, name, bytes)
+        Plugin::load(self, name, bytes, None)
             .map_err(|refusal| SandboxError::Refused { path: name.to_owned(), refusal })
     }
 
     fn engine(&self) -> &Engine {
         &self.0.engine
+    }
+
+    fn workshop(&self) -> &Workshop {
+        &self.0.workshop
     }
 
     fn places(&self) -> &Arc<Semaphore> {

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use wasmtime::component::Component;
 
-use super::Sandbox;
+use super::compile::Origin;
 use super::door::{self, Refusal};
+use super::{Sandbox, SandboxError};
 use crate::manifest::Digest;
 
 /// A component that is a handler. Cheap to clone; its code is shared.
@@ -21,6 +22,7 @@ struct Loaded {
     digest: Digest,
     world: World,
     component: Component,
+    origin: Origin,
     sandbox: Sandbox,
 }
 
@@ -34,14 +36,34 @@ pub enum World {
 }
 
 impl Plugin {
-    pub(super) fn load(sandbox: &Sandbox, path: &Path, bytes: &[u8]) -> Result<Self, Refusal> {
-        let engine = sandbox.engine();
-        door::check_header(bytes)?;
-        let component = Component::from_binary(engine, bytes)
-            .map_err(|error| door::cannot_compile(bytes, &error))?;
+    /// Compiles a plugin, if it is the one that is meant.
+    pub(super) fn load(
+        sandbox: &Sandbox,
+        path: &Path,
+        bytes: &[u8],
+        pin: Option<Digest>,
+    ) -> Result<Self, Refusal> {
+        let (engine, digest) = (sandbox.engine(), Digest::of(bytes));
+        check_pin(pin, digest)?;
+        let (component, origin) = sandbox.workshop().component(bytes, &digest, engine)?;
         let world = door::check_exports(&component, engine)?;
-        let (path, digest) = (path.to_owned(), Digest::of(bytes));
-        Ok(Self(Arc::new(Loaded { path, digest, world, component, sandbox: sandbox.clone() })))
+        let (path, sandbox) = (path.to_owned(), sandbox.clone());
+        Ok(Self(Arc::new(Loaded { path, digest, world, component, origin, sandbox })))
+    }
+
+    /// Whether it is the one that a manifest means.
+    ///
+    /// # Errors
+    ///
+    /// When it is another.
+    pub fn check_pin(&self, pin: Option<Digest>) -> Result<(), SandboxError> {
+        check_pin(pin, self.0.digest)
+            .map_err(|refusal| SandboxError::Refused { path: self.0.path.clone(), refusal })
+    }
+
+    /// Where its code came from.
+    pub fn origin(&self) -> &Origin {
+        &self.0.origin
     }
 
     /// The file it was read from.
@@ -65,6 +87,13 @@ impl Plugin {
 
     pub(super) fn sandbox(&self) -> &Sandbox {
         &self.0.sandbox
+    }
+}
+
+fn check_pin(pin: Option<Digest>, found: Digest) -> Result<(), Refusal> {
+    match pin {
+        Some(pinned) if pinned != found => Err(Refusal::OtherDigest { pinned, found }),
+        Some(_) | None => Ok(()),
     }
 }
 

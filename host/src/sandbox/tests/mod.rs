@@ -5,6 +5,7 @@ mod corpus;
 #[path = "../../../../tests/hostile/expected.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with the tests of the whole host")]
 mod expected;
+mod compiled;
 mod hostile;
 mod instances;
 mod refused;
