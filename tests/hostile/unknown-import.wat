@@ -1,7 +1,7 @@
 ;; Imports what no handler can be granted, what does not exist yet, and what nobody
 ;; has heard of. The host must refuse it and name all three.
 ;;
-;; expected: refused: imports wasi:sockets/tcp@0.2.6, which no handler can be granted
+;; expected: refused: imports wasi:tls/types@0.2.0, which no handler can be granted
 (component
   (import "tidegate:plugin/types@0.1.0" (instance $types
     (type $field' (record (field "name" string) (field "value" (list u8))))

@@ -41,7 +41,7 @@ impl Version {
     /// How many messages a call takes at most.
     pub(super) fn load(&self, batch: NonZeroUsize) -> usize {
         match self.runner.plugin().world() {
-            World::Plugin => 1,
+            World::Plugin | World::Async => 1,
             World::Batch => batch.get(),
         }
     }

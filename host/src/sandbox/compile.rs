@@ -111,13 +111,12 @@ fn kept(store: &Store, recipe: &Recipe, engine: &Engine) -> Option<Component> {
 
 fn here(bytes: &[u8], engine: &Engine) -> Result<Component, Refusal> {
     let wasm = module::component(bytes)?;
-    Component::from_binary(engine, &wasm).map_err(|error| door::cannot_compile(&wasm, &error))
+    Component::from_binary(engine, &wasm).map_err(|error| door::cannot_compile(&error))
 }
 
 /// What the child does: an artefact of a plugin's file.
 pub(super) fn artefact(bytes: &[u8], engine: &Engine) -> Result<Artefact, Refusal> {
     let wasm = module::component(bytes)?;
-    let code =
-        engine.precompile_component(&wasm).map_err(|error| door::cannot_compile(&wasm, &error))?;
+    let code = engine.precompile_component(&wasm).map_err(|error| door::cannot_compile(&error))?;
     Ok(Artefact::made(&Recipe::new(&Digest::of(bytes), engine), &code))
 }

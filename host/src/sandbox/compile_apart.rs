@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit};
 
 use super::compile;
-use super::door::Refusal;
+use super::door::{self, Refusal};
 use super::engine;
 use super::trust::{ARTEFACT_BYTES, Artefact, Recipe};
 
@@ -181,7 +181,7 @@ pub fn child(memory: u64, parent: u32) -> ExitCode {
         Ok(wasm) => wasm,
         Err(error) => return refuse(&Refusal::NoCompiler(error.to_string())),
     };
-    let engine = match engine::compiling() {
+    let engine = match engine::compiling(door::dialect(&wasm)) {
         Ok(engine) => engine,
         Err(error) => return refuse(&Refusal::NoCompiler(format!("{error:#}"))),
     };

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use wasmtime::component::InstancePre;
 use wasmtime::component::types::{Component, ComponentFunc};
-use wasmtime::{AsContextMut, Result};
+use wasmtime::{Result, Store};
 
+use super::concurrent::{Handle, Letter, Unbound};
 use super::guest::Guest;
 use super::plugin::World;
 use super::runner::Limits;
@@ -50,7 +51,7 @@ pub(super) type Answer = std::result::Result<Vec<types::Output>, types::Failure>
 /// The function that a world's interface consists of.
 pub(super) fn function(world: World) -> &'static str {
     match world {
-        World::Plugin => "handle",
+        World::Plugin | World::Async => "handle",
         World::Batch => "handle-batch",
     }
 }
@@ -61,6 +62,8 @@ pub(super) fn compare(world: World, component: &Component, function: &ComponentF
     match world {
         World::Plugin => function.typecheck::<(types::Message<'_>,), (Answer,)>(&types),
         World::Batch => function.typecheck::<(&[types::Message<'_>],), (Vec<Answer>,)>(&types),
+        World::Async if !function.async_() => Err(wasmtime::Error::msg("it is not async")),
+        World::Async => function.typecheck::<(Letter,), (Answer,)>(&types),
     }
 }
 
@@ -70,6 +73,7 @@ pub(super) fn compare(world: World, component: &Component, function: &ComponentF
 pub(super) enum Ready {
     Each(each::PluginPre<Guest>),
     Batch(batch::BatchPluginPre<Guest>),
+    Async(Unbound),
 }
 
 impl Ready {
@@ -78,16 +82,15 @@ impl Ready {
         match world {
             World::Plugin => each::PluginPre::new(pre).map(Self::Each),
             World::Batch => batch::BatchPluginPre::new(pre).map(Self::Batch),
+            World::Async => Unbound::new(pre).map(Self::Async),
         }
     }
 
-    pub(super) async fn instantiate(
-        &self,
-        store: impl AsContextMut<Data = Guest>,
-    ) -> Result<Exports> {
+    pub(super) async fn instantiate(&self, store: &mut Store<Guest>) -> Result<Exports> {
         match self {
             Self::Each(pre) => pre.instantiate_async(store).await.map(Exports::Each),
             Self::Batch(pre) => pre.instantiate_async(store).await.map(Exports::Batch),
+            Self::Async(unbound) => unbound.bind(store).await.map(Exports::Async),
         }
     }
 }
@@ -96,14 +99,15 @@ impl Ready {
 pub(super) enum Exports {
     Each(each::Plugin),
     Batch(batch::BatchPlugin),
+    Async(Handle),
 }
 
 impl Exports {
     /// Calls the guest once for all of `messages`, or for a plugin of one
-    /// message a call once for each of them.
+    /// message a call once for each of them, one after the other.
     pub(super) async fn call(
         &self,
-        mut store: impl AsContextMut<Data = Guest>,
+        store: &mut Store<Guest>,
         messages: &[types::Message<'_>],
     ) -> Result<Vec<Answer>> {
         match self {
@@ -117,7 +121,14 @@ impl Exports {
                 for message in messages {
                     // A clone of references: the bytes stay where they are.
                     let message = message.clone();
-                    answers.push(handler.call_handle(&mut store, message).await?);
+                    answers.push(handler.call_handle(&mut *store, message).await?);
+                }
+                Ok(answers)
+            }
+            Self::Async(handle) => {
+                let mut answers = Vec::with_capacity(messages.len());
+                for message in messages {
+                    answers.push(handle.call_alone(store, Letter::of(message)).await?);
                 }
                 Ok(answers)
             }

@@ -6,11 +6,12 @@ use std::fmt;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use wasmparser::{Parser, Payload};
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
 use super::contract;
-use super::engine::Engine;
+use super::engine::{Dialect, Engine};
 use super::offer::{self, Grant};
 use super::plain::plain;
 use super::plugin::World;
@@ -19,7 +20,10 @@ use crate::manifest::Digest;
 
 /// The package of the contract, and the version that this host speaks.
 const PACKAGE: &str = "tidegate:plugin";
-const VERSION: &str = "0.1.0";
+pub(super) const VERSION: &str = "0.1.0";
+
+/// The interface of handlers that are called while others wait.
+pub(super) const ASYNC_HANDLER: &str = "tidegate:plugin/async-handler";
 
 const MAGIC: &[u8] = b"\0asm";
 const CORE_MODULE: &[u8] = &[1, 0, 0, 0];
@@ -101,7 +105,8 @@ pub enum Refusal {
     Invalid(String),
     /// It is no handler.
     #[error(
-        "exports no handler: expected {PACKAGE}/handler@{VERSION} or {PACKAGE}/batch-handler@{VERSION}"
+        "exports no handler: expected {PACKAGE}/handler@{VERSION}, {PACKAGE}/batch-handler@{VERSION} \
+         or {ASYNC_HANDLER}@{VERSION}"
     )]
     NoHandler,
     /// It is more than one handler.
@@ -110,12 +115,6 @@ pub enum Refusal {
     /// It was built against another version of the contract.
     #[error("exports {0}: this host speaks {PACKAGE}@{VERSION}, build the plugin against that")]
     OtherVersion(String),
-    /// It is of the world of concurrent calls.
-    #[error(
-        "exports {PACKAGE}/async-handler, which is not available in this version: \
-         export handler or batch-handler"
-    )]
-    AsyncHandler,
     /// It imports what it cannot have.
     #[error("{}", sentence(.0))]
     Imports(Vec<Missing>),
@@ -206,12 +205,45 @@ pub(super) fn check_header(bytes: &[u8]) -> Result<Form, Refusal> {
     }
 }
 
-/// Why a component did not compile: a concurrent one does not even validate here.
-pub(super) fn cannot_compile(bytes: &[u8], error: &wasmtime::Error) -> Refusal {
-    let concurrent = b"tidegate:plugin/async-handler@";
-    if bytes.windows(concurrent.len()).any(|window| window == concurrent) {
-        return Refusal::AsyncHandler;
+/// What a component asks of its engine, by the names of its imports and exports. What cannot be
+/// read is taken for plain: the compiler has the better words for it.
+pub(super) fn dialect(bytes: &[u8]) -> Dialect {
+    match asks_for_concurrency(bytes) {
+        Ok(true) => Dialect::Concurrent,
+        Ok(false) | Err(_) => Dialect::Plain,
     }
+}
+
+fn asks_for_concurrency(bytes: &[u8]) -> wasmparser::Result<bool> {
+    let mut depth = 0_u32;
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload? {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(imports) if depth == 0 => {
+                for import in imports {
+                    let name = import?.name.name;
+                    let is_wasi = name.starts_with("wasi:");
+                    if is_wasi && version(name).is_some_and(|version| version.starts_with("0.3.")) {
+                        return Ok(true);
+                    }
+                }
+            }
+            Payload::ComponentExportSection(exports) if depth == 0 => {
+                for export in exports {
+                    if interface(export?.name.name) == ASYNC_HANDLER {
+                        return Ok(true);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(false)
+}
+
+/// Why a component did not compile.
+pub(super) fn cannot_compile(error: &wasmtime::Error) -> Refusal {
     let error = format!("{error:#}");
     if ends_early(&error) {
         return Refusal::CutShort;
@@ -254,7 +286,7 @@ fn world(export: &str) -> Result<World, Refusal> {
     match interface(export).rsplit('/').next() {
         Some("handler") => Ok(World::Plugin),
         Some("batch-handler") => Ok(World::Batch),
-        Some(_) | None => Err(Refusal::AsyncHandler),
+        Some(_) | None => Ok(World::Async),
     }
 }
 
@@ -310,7 +342,7 @@ fn absence(import: &str, reach: &Reach) -> Option<Absence> {
     let package = interface.split('/').next().unwrap_or(interface);
     Some(match package {
         "wasi:sockets" | "wasi:filesystem" | "wasi:tls" => Absence::Never,
-        "wasi:http" | "wasi:keyvalue" | "wasi:config" | "wasi:logging" | PACKAGE => Absence::NotYet,
+        "wasi:keyvalue" | "wasi:config" | "wasi:logging" | PACKAGE => Absence::NotYet,
         _ => Absence::Unknown,
     })
 }
@@ -355,7 +387,7 @@ mod tests {
         assert_eq!(absence("wasi:http/outgoing-handler@0.2.10", &Reach::default()), ungranted);
         assert_eq!(absence("tidegate:plugin/types@0.1.0", &Reach::default()), None);
         assert_eq!(
-            absence("wasi:clocks/monotonic-clock@0.3.0", &Reach::default()),
+            absence("wasi:clocks/monotonic-clock@0.4.0", &Reach::default()),
             Some(Absence::OtherVersion)
         );
         assert_eq!(

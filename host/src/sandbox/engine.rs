@@ -5,13 +5,17 @@
 use std::convert::Infallible;
 use std::io;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
 pub(super) use wasmtime::Engine;
+
+use super::SandboxError;
 
 /// How often running guests are interrupted: to yield to their neighbours on
 /// the same thread, and to be stopped once their time is up.
@@ -52,11 +56,40 @@ pub struct Capacity {
     pub stack: usize,
 }
 
+/// What a component needs of its engine. A call in a [`Dialect::Plain`] one costs nothing for
+/// what only the others use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// One call at a time in an instance, WASI 0.2 or none.
+    Plain,
+    /// Calls that wait for each other in one instance, WASI 0.3.
+    Concurrent,
+}
+
+/// An engine of one dialect, its clock, and the places of its pool.
+pub(super) struct Room {
+    pub(super) engine: Engine,
+    /// One permit for each instance that may be alive: taken before it is
+    /// made and given back with its memory, so that the engine's pool, which
+    /// is of the same size, is never asked for more than it has.
+    pub(super) places: Arc<Semaphore>,
+    _ticker: Ticker,
+}
+
+impl Room {
+    pub(super) fn open(capacity: Capacity, dialect: Dialect) -> Result<Self, SandboxError> {
+        let engine = start(capacity, dialect).map_err(SandboxError::engine)?;
+        let ticker = Ticker::start(engine.clone()).map_err(SandboxError::Thread)?;
+        let places = Arc::new(Semaphore::new(capacity.instances.min(Semaphore::MAX_PERMITS)));
+        Ok(Self { engine, places, _ticker: ticker })
+    }
+}
+
 /// An engine that takes its memory from a pool, or, where the address space
 /// for a pool cannot be had, from the system each time.
-pub(super) fn start(capacity: Capacity) -> wasmtime::Result<Engine> {
-    let mut config = config(capacity.stack);
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(capacity)));
+fn start(capacity: Capacity, dialect: Dialect) -> wasmtime::Result<Engine> {
+    let mut config = config(capacity.stack, dialect);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(capacity, dialect)));
     Engine::new(&config).or_else(|error| {
         tracing::warn!(
             error = format!("{error:#}"),
@@ -70,16 +103,17 @@ pub(super) fn start(capacity: Capacity) -> wasmtime::Result<Engine> {
 
 /// An engine to compile with. How instances come by their memory and how much stack they have does
 /// not show in the code, so what it makes runs on an engine with a pool.
-pub(super) fn compiling() -> wasmtime::Result<Engine> {
-    Engine::new(&config(HOST_STACK))
+pub(super) fn compiling(dialect: Dialect) -> wasmtime::Result<Engine> {
+    Engine::new(&config(HOST_STACK, dialect))
 }
 
-fn config(stack: usize) -> Config {
+fn config(stack: usize, dialect: Dialect) -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
-        // Calls that wait for each other in one instance cost every call something.
-        .concurrency_support(false)
+        // It costs every call something. Of what it brings, functions without a callback
+        // (each call would hold a stack) and error contexts stay off.
+        .concurrency_support(dialect == Dialect::Concurrent)
         .max_wasm_stack(stack)
         .async_stack_size(stack.saturating_add(stack.max(HOST_STACK)))
         // Guests cannot read their stack's memory, so there is nothing to hide in it.
@@ -90,12 +124,12 @@ fn config(stack: usize) -> Config {
     config
 }
 
-fn pool(capacity: Capacity) -> PoolingAllocationConfig {
+fn pool(capacity: Capacity, dialect: Dialect) -> PoolingAllocationConfig {
     let instances = u32::try_from(capacity.instances).unwrap_or(u32::MAX).max(1);
     let memory = usize::try_from(capacity.memory).unwrap_or(usize::MAX);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
-        .total_stacks(instances)
+        .total_stacks(instances.saturating_mul(stacks(dialect)))
         .total_memories(instances.saturating_mul(MEMORIES))
         .total_tables(instances.saturating_mul(TABLES))
         .total_core_instances(instances.saturating_mul(CORE_INSTANCES))
@@ -109,6 +143,15 @@ fn pool(capacity: Capacity) -> PoolingAllocationConfig {
         .table_elements(TABLE_ELEMENTS)
         .max_memory_size(memory);
     pool
+}
+
+/// Stacks of one instance: in a concurrent one, calls that are kept waiting in the middle of a
+/// function hold theirs; there is one such call at most for each of its components.
+fn stacks(dialect: Dialect) -> u32 {
+    match dialect {
+        Dialect::Plain => 1,
+        Dialect::Concurrent => 4,
+    }
 }
 
 /// The thread that advances the engine's epoch every [`TICK`], for as long as this value lives.

@@ -26,14 +26,21 @@ const ANSWER_SLACK: usize = 256 << 10;
 /// Bytes that one call may hand to the host at most, however many messages it answers.
 const ANSWER_MAX: usize = 128 << 20;
 
+/// Calls, streams and the like that a concurrent guest may have at once, besides [`HANDLES_EACH`].
+const HANDLES_SPARE: usize = 10_000;
+
+/// Those that each message in flight may have: the engine itself takes some five for a call that
+/// waits for one thing.
+const HANDLES_EACH: usize = 20;
+
 /// An instance, ready for its next call.
 pub(super) struct Instance {
-    store: Store<Guest>,
-    exports: Exports,
+    pub(super) store: Store<Guest>,
+    pub(super) exports: Exports,
     /// Calls that it may still take.
-    calls: u32,
+    pub(super) calls: u32,
     /// Bytes of memories and tables past which it is spent.
-    grown: u64,
+    pub(super) grown: u64,
     /// Last, so that the place is given back after the memory.
     _place: OwnedSemaphorePermit,
 }
@@ -43,9 +50,10 @@ impl Instance {
     pub(super) async fn start(linked: &Linked) -> Result<Self, Fault> {
         let limits = &linked.limits;
         let place = place(&linked.plugin, limits.timeout).await?;
-        let mut store = Store::new(linked.plugin.sandbox().engine(), Guest::new(linked));
+        let mut store = Store::new(linked.plugin.engine(), Guest::new(linked));
         store.limiter(|guest| &mut guest.meter);
         store.epoch_deadline_callback(at_each_tick);
+        bound_handles(&mut store, limits.concurrency);
         linked.cost.started();
         let now = begin(&mut store, Topic::default(), limits);
         let until = store.data().deadline;
@@ -88,9 +96,18 @@ impl Instance {
     }
 }
 
+/// Bounds what a concurrent guest can make the engine keep for it, which the meter does not see.
+fn bound_handles(store: &mut Store<Guest>, concurrency: usize) {
+    if let Some(table) = store.concurrent_resource_table() {
+        let most = HANDLES_SPARE + concurrency * HANDLES_EACH;
+        table.set_max_capacity(most);
+        store.set_max_component_handles(most);
+    }
+}
+
 /// Waits for a place among the instances of the sandbox.
 async fn place(plugin: &Plugin, timeout: Duration) -> Result<OwnedSemaphorePermit, Fault> {
-    let places = plugin.sandbox().places().clone();
+    let places = plugin.places().clone();
     match tokio::time::timeout(timeout, places.acquire_owned()).await {
         Ok(Ok(place)) => Ok(place),
         Ok(Err(_)) | Err(_) => Err(fault::crowded(timeout)),
@@ -137,7 +154,7 @@ fn end<T>(store: &Store<Guest>, ended: wasmtime::Result<T>, linked: &Linked) -> 
 }
 
 /// The end of `timeout` from `now`. One that no clock can tell is decades away, as in tokio.
-fn deadline(now: Instant, timeout: Duration) -> Instant {
+pub(super) fn deadline(now: Instant, timeout: Duration) -> Instant {
     const DECADES: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
     now.checked_add(timeout).unwrap_or_else(|| now + DECADES)
 }
@@ -150,7 +167,7 @@ fn topic(deliveries: &[Delivery]) -> Topic {
 
 /// Bytes that a call may hand to the host, so that answers cannot exhaust the
 /// host's memory. The guest's own memory is no bound: its lists may overlap.
-fn allowance(messages: usize, limits: &Limits) -> usize {
+pub(super) fn allowance(messages: usize, limits: &Limits) -> usize {
     let outputs = limits.further.outputs.saturating_mul(OUTPUT_OVERHEAD);
     let each = limits.further.output_bytes.saturating_mul(2).saturating_add(outputs);
     // Nothing is handed over together with an answer: the larger of the two counts.

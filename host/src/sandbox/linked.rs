@@ -66,7 +66,7 @@ impl Linked {
 }
 
 fn link(plugin: &Plugin, reach: &Reach) -> Result<Ready, Refusal> {
-    let (component, engine) = (plugin.component(), plugin.sandbox().engine());
+    let (component, engine) = (plugin.component(), plugin.engine());
     door::check_imports(component, engine, reach)?;
     let unlinkable = |error: wasmtime::Error| Refusal::Unlinkable(format!("{error:#}"));
     let mut linker = Linker::new(engine);

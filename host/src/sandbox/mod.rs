@@ -12,6 +12,7 @@ mod config;
 mod artefacts;
 mod compile;
 mod compile_apart;
+mod concurrent;
 mod contract;
 mod cost;
 mod door;
@@ -36,15 +37,14 @@ mod runner;
 mod trust;
 mod voice;
 mod wasi;
+mod wasi3;
 
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use tokio::sync::Semaphore;
+use std::sync::{Arc, OnceLock};
 
 pub use self::artefacts::{Readers, Unkept};
 pub use self::compile::{Compiler, Origin};
@@ -59,27 +59,25 @@ pub use self::reach::{Answer, Configuration, KeyPage, KeyValue, Reach, StoreErro
 pub use self::runner::{Limits, Runner};
 
 use self::compile::Workshop;
-use self::engine::{Engine, Ticker};
+use self::engine::{Dialect, Room};
 use crate::manifest::Digest;
 
 /// Where plugins are compiled and run. Cheap to clone; all clones are the same sandbox.
 ///
-/// It owns one thread, `tidegate-epoch`, that interrupts running guests every
-/// few milliseconds. The thread is stopped and joined when the last clone, and
+/// It owns a thread, `tidegate-epoch`, for each of its engines, that interrupts running guests
+/// every few milliseconds. The threads are stopped and joined when the last clone, and
 /// the last plugin and runner made from it, are gone.
 #[derive(Clone)]
 pub struct Sandbox(Arc<Shared>);
 
 /// What every clone, plugin and runner of one sandbox shares.
 struct Shared {
-    engine: Engine,
-    /// One permit for each instance that may be alive: taken before it is
-    /// made and given back with its memory, so that the engine's pool, which
-    /// is of the same size, is never asked for more than it has.
-    places: Arc<Semaphore>,
+    capacity: Capacity,
+    plain: Room,
+    /// Opened for the first plugin that needs it.
+    concurrent: OnceLock<Result<Room, String>>,
     workshop: Workshop,
     plugin_bytes: u64,
-    _ticker: Ticker,
 }
 
 /// How plugins come from their files to code.
@@ -108,12 +106,10 @@ impl Sandbox {
     ///
     /// As [`Sandbox::new`].
     pub fn loading(capacity: Capacity, loading: Loading) -> Result<Self, SandboxError> {
-        let engine = engine::start(capacity).map_err(SandboxError::engine)?;
-        let ticker = Ticker::start(engine.clone()).map_err(SandboxError::Thread)?;
-        let places = Arc::new(Semaphore::new(capacity.instances.min(Semaphore::MAX_PERMITS)));
-        let workshop = Workshop::new(loading.compiler);
-        let plugin_bytes = loading.plugin_bytes;
-        Ok(Self(Arc::new(Shared { engine, places, workshop, plugin_bytes, _ticker: ticker })))
+        let plain = Room::open(capacity, Dialect::Plain)?;
+        let (workshop, plugin_bytes) = (Workshop::new(loading.compiler), loading.plugin_bytes);
+        let concurrent = OnceLock::new();
+        Ok(Self(Arc::new(Shared { capacity, plain, concurrent, workshop, plugin_bytes })))
     }
 
     /// Reads, compiles and checks a plugin. Blocks, for seconds when it is large.
@@ -131,9 +127,7 @@ impl Sandbox {
     ///
     /// As [`Sandbox::load`], and when it is another file.
     pub fn load_pinned(&self, path: &Path, pin: Option<Digest>) -> Result<Plugin, SandboxError> {
-        let bytes = file::read(path, self.0.plugin_bytes)?;
-        Plugin::load(self, path, &bytes, pin)
-            .map_err(|refusal| SandboxError::Refused { path: path.to_owned(), refusal })
+        self.take(path, &file::read(path, self.0.plugin_bytes)?, pin)
     }
 
     /// The same for a plugin that was read already; `name` stands for it in messages.
@@ -142,20 +136,30 @@ impl Sandbox {
     ///
     /// As [`Sandbox::load`].
     pub fn load_bytes(&self, name: &Path, bytes: &[u8]) -> Result<Plugin, SandboxError> {
-        Plugin::load(self, name, bytes, None)
-            .map_err(|refusal| SandboxError::Refused { path: name.to_owned(), refusal })
+        self.take(name, bytes, None)
     }
 
-    fn engine(&self) -> &Engine {
-        &self.0.engine
+    fn take(&self, name: &Path, bytes: &[u8], pin: Option<Digest>) -> Result<Plugin, SandboxError> {
+        let room = self.room(door::dialect(bytes))?;
+        Plugin::load((self, room), name, bytes, pin)
+            .map_err(|refusal| SandboxError::Refused { path: name.to_owned(), refusal })
     }
 
     fn workshop(&self) -> &Workshop {
         &self.0.workshop
     }
 
-    fn places(&self) -> &Arc<Semaphore> {
-        &self.0.places
+    /// Where components of a dialect are compiled and run.
+    fn room(&self, dialect: Dialect) -> Result<&Room, SandboxError> {
+        match dialect {
+            Dialect::Plain => Ok(&self.0.plain),
+            Dialect::Concurrent => {
+                let open =
+                    || Room::open(self.0.capacity, dialect).map_err(|error| error.to_string());
+                let room = self.0.concurrent.get_or_init(open).as_ref();
+                room.map_err(|error| SandboxError::Engine(error.clone()))
+            }
+        }
     }
 }
 

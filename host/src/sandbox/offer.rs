@@ -6,7 +6,7 @@ use wasmtime::component::Linker;
 
 use super::door::{interface, version};
 use super::guest::Guest;
-use super::{config, http, keyvalue, logging, wasi};
+use super::{config, http, keyvalue, logging, wasi, wasi3};
 
 /// How an interface is put into a linker.
 pub(super) type Add = fn(&mut Linker<Guest>) -> wasmtime::Result<()>;
@@ -58,7 +58,7 @@ impl Grant {
 
 /// Every file that offers something.
 const ALL: &[&[Offer]] =
-    &[wasi::OFFERS, keyvalue::OFFERS, config::OFFERS, logging::OFFERS, http::OFFERS];
+    &[wasi::OFFERS, wasi3::OFFERS, keyvalue::OFFERS, config::OFFERS, logging::OFFERS, http::OFFERS];
 
 /// The offer that an import asks for, by its full name.
 pub(super) fn of(import: &str) -> Option<&'static Offer> {

@@ -6,10 +6,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use wasmtime::component::Component;
 
 use super::compile::Origin;
 use super::door::{self, Refusal};
+use super::engine::{Engine, Room};
 use super::{Sandbox, SandboxError};
 use crate::manifest::Digest;
 
@@ -23,7 +25,9 @@ struct Loaded {
     world: World,
     component: Component,
     origin: Origin,
-    sandbox: Sandbox,
+    places: Arc<Semaphore>,
+    /// Keeps the engine's clock going.
+    _sandbox: Sandbox,
 }
 
 /// What a plugin takes in one call. Its exports tell.
@@ -33,22 +37,24 @@ pub enum World {
     Plugin,
     /// Many messages a call.
     Batch,
+    /// One message a call, and many calls in flight in one instance.
+    Async,
 }
 
 impl Plugin {
-    /// Compiles a plugin, if it is the one that is meant.
+    /// Compiles a plugin for the room that its dialect belongs to, if it is the one that is meant.
     pub(super) fn load(
-        sandbox: &Sandbox,
+        (sandbox, room): (&Sandbox, &Room),
         path: &Path,
         bytes: &[u8],
         pin: Option<Digest>,
     ) -> Result<Self, Refusal> {
-        let (engine, digest) = (sandbox.engine(), Digest::of(bytes));
+        let (engine, digest) = (&room.engine, Digest::of(bytes));
         check_pin(pin, digest)?;
         let (component, origin) = sandbox.workshop().component(bytes, &digest, engine)?;
         let world = door::check_exports(&component, engine)?;
-        let (path, sandbox) = (path.to_owned(), sandbox.clone());
-        Ok(Self(Arc::new(Loaded { path, digest, world, component, origin, sandbox })))
+        let (path, places, _sandbox) = (path.to_owned(), room.places.clone(), sandbox.clone());
+        Ok(Self(Arc::new(Loaded { path, digest, world, component, origin, places, _sandbox })))
     }
 
     /// Whether it is the one that a manifest means.
@@ -85,8 +91,14 @@ impl Plugin {
         &self.0.component
     }
 
-    pub(super) fn sandbox(&self) -> &Sandbox {
-        &self.0.sandbox
+    /// The engine it was compiled by, and runs in.
+    pub(super) fn engine(&self) -> &Engine {
+        self.0.component.engine()
+    }
+
+    /// One permit for each instance that may be alive in that engine.
+    pub(super) fn places(&self) -> &Arc<Semaphore> {
+        &self.0.places
     }
 }
 

@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::SandboxError;
+use super::concurrent::{Commons, Ended};
 use super::contract;
 use super::cost::{Cost, End};
 use super::fault;
@@ -60,10 +62,12 @@ const STEPS: u32 = 3;
 
 /// A plugin at work for one handler. Lanes share it.
 pub struct Runner {
-    linked: Linked,
+    linked: Arc<Linked>,
     /// Warm instances, the last used on top: few are kept busy, the rest stay
     /// idle. There are never more than calls that ran at the same time.
     idle: Mutex<Vec<Instance>>,
+    /// The instance that has many messages in flight, for a plugin that can.
+    shared: Commons,
     /// No instance is kept any more.
     retired: AtomicBool,
 }
@@ -86,8 +90,9 @@ impl Runner {
         limits: Limits,
         reach: Reach,
     ) -> Result<Self, SandboxError> {
-        let linked = Linked::new(plugin, handler, limits, reach)?;
-        Ok(Self { linked, idle: Mutex::new(Vec::new()), retired: AtomicBool::new(false) })
+        let linked = Arc::new(Linked::new(plugin, handler, limits, reach)?);
+        let (idle, retired) = (Mutex::default(), AtomicBool::new(false));
+        Ok(Self { linked, idle, shared: Commons::default(), retired })
     }
 
     /// Starts one instance to prove that it can, and keeps it for the first message. Blocks for
@@ -130,7 +135,10 @@ impl Runner {
         match (self.linked.plugin.world(), deliveries) {
             (_, []) => Vec::new(),
             (World::Batch, [_, _, ..]) => self.run_batch(deliveries).await,
-            (World::Plugin | World::Batch, _) => {
+            (World::Async, _) if self.linked.limits.isolation == Isolation::Reuse => {
+                join_all(deliveries.iter().map(|delivery| self.run_beside_others(delivery))).await
+            }
+            (World::Plugin | World::Batch | World::Async, _) => {
                 let mut outcomes = Vec::with_capacity(deliveries.len());
                 for delivery in deliveries {
                     outcomes.push(self.run_one(delivery).await);
@@ -174,6 +182,17 @@ impl Runner {
             outcomes.push(self.run_alone(delivery).await);
         }
         outcomes
+    }
+
+    /// One call among others in one instance. What breaks the instance without being known to be
+    /// to blame is run again, alone, as after a batch.
+    async fn run_beside_others(&self, delivery: &Delivery) -> Outcome {
+        self.linked.cost.call();
+        match self.shared.run(&self.linked, || self.idle().pop(), delivery).await {
+            Ended::Answered(outcome) => outcome,
+            Ended::Broke(fault) => Outcome::Fault(fault),
+            Ended::Disturbed => self.run_alone(delivery).await,
+        }
     }
 
     async fn run_alone(&self, delivery: &Delivery) -> Outcome {

@@ -8,17 +8,19 @@ use crate::sandbox::{compile, engine};
 #[test]
 fn what_is_compiled_without_a_pool_runs_on_an_engine_with_one() {
     let bytes = wat::parse_file(guest("friendly/echo")).unwrap();
-    let made = compile::artefact(&bytes, &engine::compiling().unwrap()).unwrap();
+    let made =
+        compile::artefact(&bytes, &engine::compiling(engine::Dialect::Plain).unwrap()).unwrap();
     let sandbox = sandbox();
-    let recipe = Recipe::new(&Digest::of(&bytes), sandbox.engine());
+    let recipe = Recipe::new(&Digest::of(&bytes), &sandbox.0.plain.engine);
     let taken = Artefact::of_child(made.bytes().to_vec(), &recipe).unwrap();
-    assert!(taken.component(sandbox.engine()).is_ok());
+    assert!(taken.component(&sandbox.0.plain.engine).is_ok());
 }
 
 #[test]
 fn what_an_engine_of_other_settings_compiled_is_foreign() {
     let bytes = wat::parse_file(guest("friendly/echo")).unwrap();
-    let made = compile::artefact(&bytes, &engine::compiling().unwrap()).unwrap();
+    let made =
+        compile::artefact(&bytes, &engine::compiling(engine::Dialect::Plain).unwrap()).unwrap();
     let other = wasmtime::Engine::new(wasmtime::Config::new().consume_fuel(true)).unwrap();
     let recipe = Recipe::new(&Digest::of(&bytes), &other);
     let refused = Artefact::of_child(made.bytes().to_vec(), &recipe);

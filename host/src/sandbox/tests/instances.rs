@@ -98,7 +98,7 @@ async fn a_call_that_is_dropped_frees_its_place() {
         let impatient = std::time::Duration::from_millis(20);
         assert!(tokio::time::timeout(impatient, run(&runner, 1)).await.is_err());
     }
-    assert_eq!(sandbox.places().available_permits(), 1);
+    assert_eq!(sandbox.0.plain.places.available_permits(), 1);
 }
 
 #[tokio::test]
@@ -176,11 +176,15 @@ async fn an_old_versions_idle_instances_go_at_once() {
     let sandbox =
         Sandbox::new(Capacity { instances: 2, memory: 64 << 20, stack: 1 << 20 }).unwrap();
     let [old, new] = ["friendly/counter"; 2].map(|name| runner(&sandbox, name, limits()));
-    assert_eq!(sandbox.places().available_permits(), 0, "each keeps the instance that proved it");
+    assert_eq!(
+        sandbox.0.plain.places.available_permits(),
+        0,
+        "each keeps the instance that proved it"
+    );
     old.retire();
-    assert_eq!(sandbox.places().available_permits(), 1);
+    assert_eq!(sandbox.0.plain.places.available_permits(), 1);
     assert_eq!(number(&run(&old, 1).await), 1, "what it has to finish it still can");
-    assert_eq!(sandbox.places().available_permits(), 1, "and keeps nothing");
+    assert_eq!(sandbox.0.plain.places.available_permits(), 1, "and keeps nothing");
     assert_eq!(number(&run(&new, 1).await), 1);
     assert_eq!(number(&run(&new, 1).await), 2);
 }

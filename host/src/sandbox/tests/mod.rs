@@ -6,6 +6,7 @@ mod corpus;
 #[allow(dead_code, unreachable_pub, reason = "shared with the tests of the whole host")]
 mod expected;
 mod compiled;
+mod beside;
 mod hostile;
 mod instances;
 mod refused;

@@ -22,6 +22,7 @@ fn a_component_is_known_by_its_digest_and_world() {
     assert_eq!(echo.digest(), &Digest::of(&wat::parse_file(guest("friendly/echo")).unwrap()));
     let batch = load(&sandbox, "hostile/poison-batch").unwrap();
     assert_eq!(batch.world(), World::Batch);
+    assert_eq!(load(&sandbox, "friendly/waiter").unwrap().world(), World::Async);
 }
 
 #[test]
@@ -44,8 +45,8 @@ fn each_import_that_nobody_provides_is_named_with_its_reason() {
 fn a_component_without_a_handler_is_told_what_was_expected() {
     assert_eq!(
         refusal("hostile/no-export"),
-        "hostile/no-export.wasm: exports no handler: expected tidegate:plugin/handler@0.1.0 or \
-         tidegate:plugin/batch-handler@0.1.0"
+        "hostile/no-export.wasm: exports no handler: expected tidegate:plugin/handler@0.1.0, \
+         tidegate:plugin/batch-handler@0.1.0 or tidegate:plugin/async-handler@0.1.0"
     );
 }
 
@@ -68,9 +69,10 @@ fn a_handler_of_another_version_is_told_which_is_spoken() {
 }
 
 #[test]
-fn an_async_handler_is_not_available_yet() {
+fn an_async_handler_without_its_function_does_not_fit() {
     let refusal = refusal("hostile/async-export");
-    assert!(refusal.contains("async-handler, which is not available"), "{refusal}");
+    let fit = "does not fit tidegate:plugin@0.1.0 in its function handle: it is missing";
+    assert!(refusal.contains(fit), "{refusal}");
 }
 
 #[test]
