@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup plugins build demo test test-servers soak bench fmt lint ci clean
+.PHONY: help setup plugins build demo test test-servers soak fuzz bench fmt lint ci clean
 
 # Set by .ci/run: cargo then refuses to change a lock file.
 LOCKED ?=
@@ -36,6 +36,9 @@ test-servers: setup plugins ## Run the broker's tests on older and newer servers
 soak: setup plugins ## Random faults with fresh seeds, for TIDEGATE_SOAK_MINUTES (30)
 	cargo test $(LOCKED) --release --test soak
 
+fuzz: ## Fuzz what comes from outside, each target for TIDEGATE_FUZZ_MINUTES (5); needs a nightly compiler
+	@scripts/fuzz
+
 bench: setup plugins ## Measure throughput and latency
 	cargo bench $(LOCKED) --bench throughput
 
@@ -58,3 +61,4 @@ ci: ## What must hold before a change is merged: lint and test
 clean: ## Remove everything that was built
 	cargo clean
 	cd plugins && cargo clean
+	rm -rf fuzz/target

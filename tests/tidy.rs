@@ -15,7 +15,7 @@ const ROOMS: [&[&str]; 10] = [
     &["broker", "sandbox"],
     &["dispatch"],
     &["host"],
-    &["demo"],
+    &["demo", "rehearsal"],
     &["admin", "cli"],
     &["main", "lib"],
 ];

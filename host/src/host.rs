@@ -172,7 +172,8 @@ fn calls(handler: &Handler) -> usize {
     handler.on_each_stream().iter().map(|handler| handler.concurrency.get()).sum()
 }
 
-fn limits(handler: &Handler) -> Limits {
+/// What a handler allows its plugin.
+pub(crate) fn limits(handler: &Handler) -> Limits {
     Limits {
         timeout: handler.timeout,
         memory: handler.memory,

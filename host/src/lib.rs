@@ -14,6 +14,7 @@ pub mod sandbox;
 pub mod dispatch;
 
 pub mod host;
+pub mod rehearsal;
 
 pub mod cli;
 pub mod demo;

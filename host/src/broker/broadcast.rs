@@ -102,7 +102,7 @@ pub(super) fn on_host(handler: &Handler, host: &str) -> Handler {
 }
 
 /// Hosts and when each was last seen, by the server's clock.
-fn seen(members: Value) -> Result<Vec<(String, u64)>, UnexpectedReply> {
+pub(super) fn seen(members: Value) -> Result<Vec<(String, u64)>, UnexpectedReply> {
     let rows = reply::pairs("HGETALL", members)?;
     let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
     Ok(rows.iter().map(|row| (text(&row.name), number(&row.value))).collect())

@@ -25,6 +25,8 @@ mod lease;
 mod ledger;
 mod letter;
 mod link;
+#[cfg(any(test, fuzzing))]
+mod odd;
 mod ordered;
 mod orphans;
 mod pause;
@@ -73,6 +75,8 @@ pub use durability::CannotWait;
 pub use feed::Feed;
 pub use inspect::{GroupStatus, HostStatus};
 pub use keyvalue::{Keyspace, StoreRefusal};
+#[cfg(any(test, fuzzing))]
+pub use odd::read_any;
 pub use pause::{Change, Paused};
 pub use pending::{Holder, PendingEntries, PendingEntry};
 pub use presence::Sign;

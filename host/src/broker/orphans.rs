@@ -315,7 +315,7 @@ fn consumers(rows: &[Row], mut hosts: HashSet<String>) -> Vec<Consumer> {
     consumers
 }
 
-fn names(members: Value) -> Result<HashSet<String>, UnexpectedReply> {
+pub(super) fn names(members: Value) -> Result<HashSet<String>, UnexpectedReply> {
     let members = match members {
         Value::Set(members) => members,
         other => reply::array("SMEMBERS", other)?,
@@ -325,7 +325,7 @@ fn names(members: Value) -> Result<HashSet<String>, UnexpectedReply> {
 
 /// How many pending entries no consumer has, by the summary of `XPENDING`: count, smallest and
 /// largest id, and the counts of consumers.
-fn unowned(summary: Value) -> Result<i64, UnexpectedReply> {
+pub(super) fn unowned(summary: Value) -> Result<i64, UnexpectedReply> {
     let parts = reply::array("XPENDING", summary)?;
     let mut all = parts.first().map_or(Ok(0), |count| reply::integer("XPENDING", count))?;
     for row in reply::array("XPENDING", parts.into_iter().nth(3).unwrap_or_default())? {
@@ -333,14 +333,14 @@ fn unowned(summary: Value) -> Result<i64, UnexpectedReply> {
         let name = reply::bytes("XPENDING", row.next().unwrap_or_default())?;
         let count = reply::bytes("XPENDING", row.next().unwrap_or_default())?;
         if !name.is_empty() {
-            all -= reply::number(&count) as i64;
+            all = all.saturating_sub(reply::number(&count) as i64);
         }
     }
     Ok(all)
 }
 
 /// The ids and owners of an extended `XPENDING`.
-fn owners(rows: Value) -> Result<Vec<(MessageId, String)>, UnexpectedReply> {
+pub(super) fn owners(rows: Value) -> Result<Vec<(MessageId, String)>, UnexpectedReply> {
     let owner = |row| {
         let mut row = reply::array("XPENDING", row)?.into_iter();
         let id = reply::id("XPENDING", &row.next().unwrap_or_default())?;

@@ -240,7 +240,7 @@ pub(super) fn maybe(
     }
 }
 
-fn row(answer: Value) -> Result<Row, reply::UnexpectedReply> {
+pub(super) fn row(answer: Value) -> Result<Row, reply::UnexpectedReply> {
     let mut parts = reply::array("XPENDING", answer)?.into_iter();
     let mut part = || parts.next().unwrap_or_default();
     Ok(Row {

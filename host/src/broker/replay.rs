@@ -162,7 +162,7 @@ fn next_step(step: usize, took: Duration) -> usize {
 }
 
 /// What the answer of `replay.lua` means.
-fn replayed(answer: Value) -> Result<Replayed, reply::UnexpectedReply> {
+pub(super) fn replayed(answer: Value) -> Result<Replayed, reply::UnexpectedReply> {
     let mut parts = reply::array("replay.lua", answer)?.into_iter();
     let mut part = || parts.next().unwrap_or_default();
     let mut count = || Ok(reply::integer("replay.lua", &part())?.max(0) as u64);

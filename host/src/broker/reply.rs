@@ -140,7 +140,7 @@ pub(super) fn server_millis(answer: Value) -> Result<u64, UnexpectedReply> {
     let mut parts = array("TIME", answer)?.into_iter();
     let mut part = || bytes("TIME", parts.next().unwrap_or_default());
     let (seconds, micros) = (number(&part()?), number(&part()?));
-    Ok(seconds * 1000 + micros / 1000)
+    Ok(seconds.saturating_mul(1000).saturating_add(micros / 1000))
 }
 
 pub(super) fn id(command: &'static str, reply: &Value) -> Result<MessageId, UnexpectedReply> {

@@ -23,6 +23,7 @@ mod rollback;
 mod run;
 mod source;
 mod status;
+mod test;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ use crate::demo::DemoError;
 use crate::host::HostError;
 use crate::manifest::ManifestError;
 use crate::sandbox::COMPILE_COMMAND;
+use crate::rehearsal::RehearsalError;
 use crate::telemetry::{self, Voice};
 use pause::Wish;
 
@@ -59,6 +61,8 @@ enum Command {
     /// What a host starts to compile one plugin
     #[command(name = COMPILE_COMMAND, hide = true)]
     CompileOne(compile::One),
+    /// Run handlers on fixture messages without Redis, and compare what comes of them
+    Test(test::Arguments),
     /// Append messages to a stream
     Publish(publish::Arguments),
     /// Show handlers, lag, pending, retries, dead letters, hosts and rates
@@ -94,6 +98,9 @@ pub(crate) enum Failure {
     /// The host could not start.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// Fixtures cannot be run.
+    #[error(transparent)]
+    Rehearsal(#[from] RehearsalError),
     /// The demo could not be run to its end.
     #[error(transparent)]
     Demo(#[from] DemoError),
@@ -118,8 +125,11 @@ impl Failure {
 
     fn status(&self) -> ExitCode {
         match self {
+            Self::Rehearsal(RehearsalError::Host(HostError::Plugins(_))) => ExitCode::from(2),
+            Self::Rehearsal(RehearsalError::Host(_)) => ExitCode::FAILURE,
             Self::Manifest(_)
             | Self::Usage(_)
+            | Self::Rehearsal(_)
             | Self::Host(HostError::Plugins(_))
             | Self::Demo(DemoError::Host(HostError::Plugins(_))) => ExitCode::from(2),
             Self::Broker(_)
@@ -170,6 +180,7 @@ impl Command {
             Self::Compile(arguments) => compile::run(&arguments),
             // It has ended: nothing is set up for it that a plugin could make use of.
             Self::CompileOne(_) => Ok(()),
+            Self::Test(arguments) => test::run(arguments).await,
             Self::Publish(arguments) => publish::run(arguments).await,
             Self::Status(arguments) => status::run(arguments).await,
             Self::Pause(arguments) => pause::run(arguments, Wish::Pause).await,
@@ -191,6 +202,7 @@ impl Command {
             Self::Check(_)
             | Self::Compile(_)
             | Self::CompileOne(_)
+            | Self::Test(_)
             | Self::Publish(_)
             | Self::Status(_)
             | Self::Pause(_)

@@ -8,7 +8,7 @@ use crate::outcome::{Entry, Fault, FaultKind, Outcome, Output};
 const DAY: u64 = 24 * 3600;
 
 /// The outcome, unless it asks for an output that the grants do not name: then a fault.
-pub(super) fn judge(outcome: Outcome, handler: &Handler) -> Outcome {
+pub(crate) fn judge(outcome: Outcome, handler: &Handler) -> Outcome {
     let Outcome::Done(outputs) = &outcome else { return outcome };
     let excess = || outputs.iter().find_map(excess).map(|why| (FaultKind::Limit, why));
     let objection = outputs.iter().find_map(|output| objection(output, handler));

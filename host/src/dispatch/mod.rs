@@ -21,6 +21,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+pub(crate) use judge::judge;
 pub use versions::{Ended, Version, Versions};
 
 use crate::broker::{Closing, Settler, Source, Subscription, Tenure};
@@ -30,7 +31,7 @@ use crate::message::Delivery;
 use crate::outcome::{Draw, FaultKind, Outcome, Reason, Settlement};
 use crate::shutdown::Stop;
 use breaker::Breaker;
-use judge::{judge, route};
+use judge::route;
 use queue::{Carried, Load, Queue};
 use slots::Slots;
 
