@@ -36,7 +36,7 @@ test-servers: setup plugins ## Run the broker's tests on older and newer servers
 soak: setup plugins ## Random faults with fresh seeds, for TIDEGATE_SOAK_MINUTES (30)
 	cargo test $(LOCKED) --release --test soak
 
-fuzz: ## Fuzz what comes from outside, each target for TIDEGATE_FUZZ_MINUTES (5); needs a nightly compiler
+fuzz: setup plugins ## Fuzz what comes from outside, each target for TIDEGATE_FUZZ_MINUTES (5); needs a nightly compiler
 	@scripts/fuzz
 
 bench: setup plugins ## Measure throughput and latency

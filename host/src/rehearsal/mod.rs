@@ -233,18 +233,11 @@ async fn play(handler: &Handler, plugin: &Plugin, case: &Case) -> Result<Seen, H
     let reach = reach(handler, case, keys.clone());
     let runner = Runner::new(plugin, handler.name.clone(), host::limits(handler), reach)?;
     let messages = case.messages.iter().enumerate();
-    let deliveries: Vec<Delivery> =
-        messages.map(|(at, message)| delivery(handler, at, message)).collect();
-    let mut asked = Vec::new();
+    let deliveries = messages.map(|(at, message)| (at, delivery(handler, at, message)));
+    let (places, asked): (Vec<usize>, Vec<Delivery>) =
+        deliveries.filter(|(_, delivery)| handler.filter.accepts(&delivery.message)).unzip();
     let mut outcomes: Vec<Came> = Vec::new();
-    outcomes.resize(deliveries.len(), None);
-    let mut places = Vec::new();
-    for (at, delivery) in deliveries.into_iter().enumerate() {
-        if handler.filter.accepts(&delivery.message) {
-            asked.push(delivery);
-            places.push(at);
-        }
-    }
+    outcomes.resize(case.messages.len(), None);
     let mut places = places.into_iter();
     for call in asked.chunks(handler.batch.get()) {
         for (outcome, at) in runner.run(call).await.into_iter().zip(&mut places) {

@@ -93,7 +93,7 @@ fn what_is_wrong_is_told_with_its_place_and_what_would_be_right() {
             "outputs = [{ stream = \"s\", payload = \"x\" }]",
             "an output is either `stream`",
         ),
-        ("outputs = []", "reject = \"x\", after = \"5s\"", "`after` goes with `retry`"),
+        ("outputs = []", "reject = \"x\", after = \"5s\"", "expected exactly one of `outputs`"),
         ("outputs = []", "each = []", "1 in `messages` and 0 expected"),
         ("message = ", "messages = ", "expected a sequence"),
         ("fields = {", "id = \"x\", fields = {", "expected a message id such as"),

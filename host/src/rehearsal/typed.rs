@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::expected::{Expectation, Expected};
+use super::expected::{Expectation, Expected, Outcome};
 use crate::manifest;
 use crate::message::MessageId;
 
@@ -164,8 +164,9 @@ impl TypedExpectation {
                 each.into_iter().map(Self::of_message).collect::<Result<_, _>>()?
             }
         };
-        let pairs = |pairs: BTreeMap<_, _>| pairs.into_iter().map(|(k, v)| (k, into_wanted(v)));
-        Ok(Expectation { outcomes, keyvalue: keyvalue.map(|held| pairs(held).collect()) })
+        let wanted = |(key, value): (String, Value)| (key, value.into());
+        let keyvalue = keyvalue.map(|pairs| pairs.into_iter().map(wanted).collect());
+        Ok(Expectation { outcomes, keyvalue })
     }
 
     fn is_said(&self) -> bool {
@@ -175,40 +176,27 @@ impl TypedExpectation {
         words || outputs.is_some() || after.is_some() || fault.is_some() || skipped.is_some()
     }
 
-    fn of_message(self) -> Result<super::expected::Outcome, String> {
-        use super::expected::Outcome;
-        const ONE: &str = "expected exactly one of `outputs`, `retry` (with `after`), `reject`, \
-                           `fault` (with `detail`) and `skipped = true`";
+    fn of_message(self) -> Result<Outcome, String> {
         let Self { outputs, retry, after, reject, fault, detail, skipped, each, keyvalue } = self;
         if each.is_some() || keyvalue.is_some() {
             return Err("`each` and `keyvalue` belong right below `expect`".to_owned());
         }
-        let expected = match (outputs, retry, reject, fault, skipped) {
-            (Some(outputs), None, None, None, None) => Outcome::Done(outputs),
-            (None, Some(reason), None, None, None) => {
-                let after = after.as_ref().map(|span| span.0);
-                return match detail {
-                    None => Ok(Outcome::Retry { reason, after }),
-                    Some(_) => Err("`detail` goes with `fault`".to_owned()),
-                };
+        let after = after.map(|span| span.0);
+        match (outputs, (retry, after), reject, (fault, detail), skipped) {
+            (Some(outputs), (None, None), None, (None, None), None) => Ok(Outcome::Done(outputs)),
+            (None, (Some(reason), after), None, (None, None), None) => {
+                Ok(Outcome::Retry { reason, after })
             }
-            (None, None, Some(reason), None, None) => Outcome::Reject(reason),
-            (None, None, None, Some(word), None) if after.is_none() => {
-                return Ok(Outcome::Fault { kind: word.into(), detail });
+            (None, (None, None), Some(reason), (None, None), None) => Ok(Outcome::Reject(reason)),
+            (None, (None, None), None, (Some(word), detail), None) => {
+                Ok(Outcome::Fault { kind: word.into(), detail })
             }
-            (None, None, None, None, Some(true)) => Outcome::Skipped,
-            _ => return Err(ONE.to_owned()),
-        };
-        match (after, detail) {
-            (None, None) => Ok(expected),
-            (Some(_), _) => Err("`after` goes with `retry`".to_owned()),
-            (None, Some(_)) => Err("`detail` goes with `fault`".to_owned()),
+            (None, (None, None), None, (None, None), Some(true)) => Ok(Outcome::Skipped),
+            _ => Err("expected exactly one of `outputs`, `retry` (with `after`), `reject`, \
+                      `fault` (with `detail`) and `skipped = true`"
+                .to_owned()),
         }
     }
-}
-
-fn into_wanted(value: Value) -> super::expected::Wanted {
-    value.into()
 }
 
 /// An output that is expected.
