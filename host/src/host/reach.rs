@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::broker::{Broker, ConfigHash, Keyspace, StoreRefusal};
-use crate::manifest::Grants;
+use crate::manifest::{Grants, HttpGrants};
 use crate::sandbox::{Answer, Configuration, KeyPage, KeyValue, Reach, StoreError, Unreachable};
 
 /// What a plugin reaches through a connected broker.
@@ -15,6 +15,7 @@ pub(super) fn through(broker: &Arc<Broker>, grants: &Grants) -> Reach {
     Reach {
         keyvalue: grants.keyvalue.as_ref().map(keyvalue),
         config: grants.config.as_ref().map(config),
+        http: (!grants.http.is_empty()).then(|| grants.http.clone()),
         ..apart(grants)
     }
 }
@@ -27,7 +28,7 @@ pub(super) fn apart(grants: &Grants) -> Reach {
         env: grants.env.clone(),
         keyvalue: grants.keyvalue.as_ref().map(keyvalue),
         config: grants.config.as_ref().map(config),
-        http: grants.http.clone(),
+        http: (!grants.http.is_empty()).then(HttpGrants::default),
     }
 }
 

@@ -11,7 +11,6 @@
 mod expected;
 mod fixture;
 mod heard;
-mod memory;
 mod shown;
 mod typed;
 
@@ -32,7 +31,6 @@ pub use self::shown::{Difference, Side};
 use self::expected::Came;
 use self::fixture::Fixture;
 use self::heard::Heard;
-use self::memory::{MemoryConfig, MemoryKeys};
 use self::shown::Seen;
 use self::typed::{Case, TypedMessage};
 use crate::dispatch::judge;
@@ -40,10 +38,9 @@ use crate::host::{self, HostError, Plugins};
 use crate::manifest::{Handler, HttpGrants, Manifest};
 use crate::message::{Attempt, Delivery, Field, Held, Message, MessageId};
 use crate::outcome::Outcome;
-use crate::sandbox::{Configuration, KeyValue, Plugin, Reach, Runner};
-
-/// A host that no name server knows (RFC 2606): an import of HTTP is linked, and nobody is reached.
-const NOWHERE: &str = "rehearsal.invalid";
+use crate::sandbox::{
+    Configuration, KeyValue, MemoryConfig, MemoryKeys, Plugin, Reach, Runner,
+};
 
 /// Why nothing can be rehearsed.
 #[derive(Debug, thiserror::Error)]
@@ -258,12 +255,12 @@ fn reach(handler: &Handler, case: &Case, keys: Option<Arc<MemoryKeys>>) -> Reach
     let config = || -> Arc<dyn Configuration> {
         Arc::new(case.config.clone().into_iter().flatten().collect::<MemoryConfig>())
     };
-    let calls = grants.http != HttpGrants::default();
     Reach {
         env: grants.env.clone(),
         keyvalue: keys.map(|keys| keys as Arc<dyn KeyValue>),
         config: grants.config.as_ref().map(|_| config()),
-        http: calls.then(|| NOWHERE.to_owned()).into_iter().collect(),
+        // What calls out is linked, and nobody is reached.
+        http: (!grants.http.is_empty()).then(HttpGrants::default),
     }
 }
 

@@ -19,8 +19,8 @@ pub struct Reach {
     pub keyvalue: Option<Arc<dyn KeyValue>>,
     /// Its configuration.
     pub config: Option<Arc<dyn Configuration>>,
-    /// The hosts it may call.
-    pub http: HttpGrants,
+    /// The hosts it may call, where it may import what calls; by default none of them.
+    pub http: Option<HttpGrants>,
 }
 
 impl Reach {
@@ -28,7 +28,7 @@ impl Reach {
         match grant {
             Grant::KeyValue => self.keyvalue.is_some(),
             Grant::Config => self.config.is_some(),
-            Grant::Http => self.http != HttpGrants::default(),
+            Grant::Http => self.http.is_some(),
         }
     }
 }

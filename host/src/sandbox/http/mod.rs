@@ -55,8 +55,8 @@ impl Client {
         reach: &Reach,
         limits: Limits,
     ) -> Result<Self, SandboxError> {
-        let grants = reach.http.clone();
-        let tls = if grants.is_empty() { None } else { Some(trust::connector()?) };
+        let grants = reach.http.clone().unwrap_or_default();
+        let tls = reach.http.as_ref().map(|_| trust::connector()).transpose()?;
         let places = Arc::new(Semaphore::new(limits.http_calls));
         Ok(Self { grants, limits, places, tls, denials: Denials::new(handler) })
     }
@@ -107,7 +107,7 @@ mod tests {
     /// A client whose one place is taken.
     fn crowded(timeout: Duration) -> (Client, Place) {
         let limits = Limits { http_timeout: timeout, http_calls: 1, ..Limits::default() };
-        let http = [HttpGrant::parse("127.0.0.1").unwrap()].into_iter().collect();
+        let http = Some([HttpGrant::parse("127.0.0.1").unwrap()].into_iter().collect());
         let reach = Reach { http, ..Reach::default() };
         let client = Client::new("h".into(), &reach, limits).unwrap();
         let place = client.places.clone().try_acquire_owned().unwrap();
