@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup plugins build demo test test-servers soak fuzz bench fmt lint ci clean
+.PHONY: help base setup plugins languages build demo test test-servers soak fuzz bench fmt lint ci clean
 
 # Set by .ci/run: cargo then refuses to change a lock file.
 LOCKED ?=
@@ -13,33 +13,40 @@ BROKER_TESTS = $(addprefix --test ,handling failing surviving outages connecting
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Install what is missing: the WebAssembly target, a Redis binary
+# What the product, its demo and its Rust plugins need.
+base:
 	@scripts/setup
+
+setup: base ## Install what is missing: the WebAssembly target, a Redis binary, other languages' tools
+	@scripts/toolchains
 
 plugins: ## Build the plugins to plugins/target/wasm32-wasip2/release
 	cd plugins && cargo build $(LOCKED) --release --target wasm32-wasip2
 
+languages: setup ## Build those in Python, JavaScript and C to the same place
+	@$(MAKE) --no-print-directory -C plugins
+
 build: ## Build the host to target/release/tidegate (minutes the first time)
 	cargo build $(LOCKED) --release
 
-demo: setup plugins build ## Run the order pipeline on a private Redis
+demo: base plugins build ## Run the order pipeline on a private Redis
 	./target/release/tidegate demo
 
-test: setup plugins ## Run all tests: the plugins' own, then the host's on real servers
+test: setup plugins languages ## Run all tests: the plugins' own, then the host's on real servers
 	cd plugins && cargo test $(LOCKED) --no-fail-fast
 	cargo test $(LOCKED) --release --workspace --no-fail-fast
 
-test-servers: setup plugins ## Run the broker's tests on older and newer servers, which pip downloads
+test-servers: base plugins ## Run the broker's tests on older and newer servers, which pip downloads
 	@scripts/servers
 	@scripts/on-servers cargo test $(LOCKED) --release --no-fail-fast $(BROKER_TESTS)
 
-soak: setup plugins ## Random faults with fresh seeds, for TIDEGATE_SOAK_MINUTES (30)
+soak: base plugins ## Random faults with fresh seeds, for TIDEGATE_SOAK_MINUTES (30)
 	cargo test $(LOCKED) --release --test soak
 
-fuzz: setup plugins ## Fuzz what comes from outside, each target for TIDEGATE_FUZZ_MINUTES (5); needs a nightly compiler
+fuzz: base plugins ## Fuzz what comes from outside, each target for TIDEGATE_FUZZ_MINUTES (5); needs a nightly compiler
 	@scripts/fuzz
 
-bench: setup plugins ## Measure throughput and latency
+bench: base plugins ## Measure throughput and latency
 	cargo bench $(LOCKED) --bench throughput
 
 fmt: ## Format all Rust code

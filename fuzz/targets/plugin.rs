@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use tidegate::sandbox::{Capacity, Sandbox};
 
 static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
-    let capacity = Capacity { instances: 1, memory: 16 << 20 };
+    let capacity = Capacity { instances: 1, memory: 16 << 20, stack: 1 << 20 };
     Sandbox::new(capacity).expect("the engine starts")
 });
 

@@ -33,8 +33,8 @@ use clap::{Parser, Subcommand};
 use crate::demo::DemoError;
 use crate::host::HostError;
 use crate::manifest::ManifestError;
-use crate::sandbox::COMPILE_COMMAND;
 use crate::rehearsal::RehearsalError;
+use crate::sandbox::COMPILE_COMMAND;
 use crate::telemetry::{self, Voice};
 use pause::Wish;
 

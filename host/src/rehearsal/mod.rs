@@ -38,9 +38,7 @@ use crate::host::{self, HostError, Plugins};
 use crate::manifest::{Handler, HttpGrants, Manifest};
 use crate::message::{Attempt, Delivery, Field, Held, Message, MessageId};
 use crate::outcome::Outcome;
-use crate::sandbox::{
-    Configuration, KeyValue, MemoryConfig, MemoryKeys, Plugin, Reach, Runner,
-};
+use crate::sandbox::{Configuration, KeyValue, MemoryConfig, MemoryKeys, Plugin, Reach, Runner};
 
 /// Why nothing can be rehearsed.
 #[derive(Debug, thiserror::Error)]
