@@ -192,7 +192,8 @@ fn put_to_work(sandbox: &Sandbox, bytes: &[u8]) -> Result<(), String> {
 
 /// Tries mutations of these plugins; each must end in time, in one way or the other.
 fn try_mutations(seeds: &[Vec<u8>], cases: u32) {
-    let sandbox = Sandbox::new(Capacity { instances: 4, memory: 16 << 20, stack: 1 << 20 }).unwrap();
+    let sandbox =
+        Sandbox::new(Capacity { instances: 4, memory: 16 << 20, stack: 1 << 20 }).unwrap();
     let case = (any::<Index>(), vec(any_edit(), 1..4));
     proptest!(config(cases), |((seed, edits) in case)| {
         let bytes = mutated(seeds, seed, &edits);
