@@ -84,6 +84,8 @@ fn a_new_version_gets_its_share_first_and_then_takes_over() {
     put(&host, &new);
     eventually("the new version is tried out", || sign(&host, "plugin-trying") == digest(&new));
     assert_eq!(sign(&host, "plugin"), digest(&old));
+    let table = command(&host, &["status"]).expect(0).stdout;
+    assert!(table.contains("trying out plugin"), "{table}");
     let mut sent = 10;
     eventually("it takes over", || {
         work(&mut redis, 20);
@@ -92,6 +94,13 @@ fn a_new_version_gets_its_share_first_and_then_takes_over() {
     });
     assert_eq!(sign(&host, "plugin-before"), digest(&old));
     assert_eq!(sign(&host, "plugin-trying"), "");
+    eventually("what it costs is told", || {
+        let status = command(&host, &["status", "--json"]).expect(0).json();
+        let cost = &status["handlers"][0]["hosts"][0]["sign"]["costs"][0];
+        cost["plugin"] == digest(&new)
+            && cost["calls"].as_u64() > Some(0)
+            && cost["memory-peak"].as_u64() > Some(0)
+    });
     redis.wait_for(sent, "out");
     eventually("nothing is left", || redis.pending("in", "h") == 0);
     assert!(!redis.exists(REFUSED));

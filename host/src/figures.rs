@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 
 use crate::outcome::Reason;
 
@@ -53,6 +54,25 @@ pub struct Figures {
     buried: [AtomicU64; Reason::ALL.len()],
     troubles: Mutex<BTreeMap<&'static str, u64>>,
     latency: Mutex<Latency>,
+    costs: Mutex<Vec<VersionCost>>,
+}
+
+/// What one version of a plugin has cost a handler in one host since it was put to work.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct VersionCost {
+    /// Its digest.
+    pub plugin: String,
+    /// Calls of it; a batch is one.
+    pub calls: u64,
+    /// Milliseconds for which it held a thread.
+    pub cpu_ms: u64,
+    /// The most bytes of memories and tables that one of its instances had.
+    pub memory_peak: u64,
+    /// Instances that were started.
+    pub started: u64,
+    /// Instances that were replaced, as they broke, had taken their calls or had grown.
+    pub retired: u64,
 }
 
 /// Time from an entry's append to its acknowledgement.
@@ -99,6 +119,16 @@ impl Figures {
     /// Counts a request that Redis refused or did not answer, by the word for why.
     pub(crate) fn trouble(&self, word: &'static str) {
         *self.troubles.lock().expect("no one panics while counting").entry(word).or_default() += 1;
+    }
+
+    /// Notes what the versions at work have cost so far.
+    pub(crate) fn cost(&self, costs: Vec<VersionCost>) {
+        *self.costs.lock().expect("no one panics while noting") = costs;
+    }
+
+    /// What the versions of the plugin that are at work have cost, as it was noted last.
+    pub fn costs(&self) -> Vec<VersionCost> {
+        self.costs.lock().expect("no one panics while noting").clone()
     }
 
     /// How often Redis refused or did not answer a request, by the word for why.

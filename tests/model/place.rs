@@ -6,7 +6,8 @@ use std::time::Instant;
 use super::scenario::{Names, NextName, Order, Seat, Terms};
 use crate::harness::{Host, Setup, plugin, variant};
 
-/// The handlers of every host. What there is for a test of order comes with it.
+/// The handlers of every host. What there is for a test of order comes with it. What they print
+/// tells what they handled, so none of it may be dropped.
 const HANDLERS: &str = r#"
 [handler.work]
 plugin = "probe.wasm"
@@ -15,6 +16,7 @@ outputs = ["out", "side", "mid"]
 concurrency = 16
 timeout = "5s"
 retry = { attempts = 5, first = "50ms", max = "500ms" }
+limits = { log-lines = 1_000_000, log-bytes = "64MiB" }
 
 [handler.batch]
 plugin = "probe_batch.wasm"
@@ -24,6 +26,7 @@ concurrency = 4
 batch = 20
 timeout = "10s"
 retry = { attempts = 5, first = "50ms", max = "500ms" }
+limits = { log-lines = 1_000_000, log-bytes = "64MiB" }
 
 [handler.strict]
 plugin = "probe.wasm"
@@ -32,6 +35,7 @@ concurrency = 4
 timeout = "500ms"
 memory = "16MiB"
 retry = { attempts = 2, first = "50ms", max = "500ms" }
+limits = { log-lines = 1_000_000, log-bytes = "64MiB" }
 
 [handler.next]
 plugin = "mirror.wasm"
@@ -39,6 +43,7 @@ stream = "mid"
 outputs = ["mirror"]
 concurrency = 8
 retry = { attempts = 5, first = "50ms", max = "500ms" }
+limits = { log-lines = 1_000_000, log-bytes = "64MiB" }
 "#;
 
 const ORDERED: &str = r#"
@@ -49,6 +54,7 @@ order-by = "key"
 outputs = ["lined-out"]
 concurrency = 8
 retry = { attempts = 5, first = "50ms", max = "500ms" }
+limits = { log-lines = 1_000_000, log-bytes = "64MiB" }
 "#;
 
 /// Where one host runs, again and again.

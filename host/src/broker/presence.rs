@@ -19,7 +19,7 @@ use super::link::Link;
 use super::process::Process;
 use super::scripts::Lua;
 use super::serving::Serving;
-use crate::figures::{Figures, read};
+use crate::figures::{Figures, VersionCost, read};
 use crate::message::MessageId;
 
 /// A host that is silent for this long counts as dead.
@@ -62,6 +62,9 @@ pub struct Sign {
     /// Why the manifest, as it is now, is not in force; absent while it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest_refused: Option<String>,
+    /// What the versions of the plugin that are at work have cost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub costs: Vec<VersionCost>,
     /// Messages acknowledged as handled since the host started.
     pub handled: u64,
     /// Failures to be tried again since the host started.
@@ -314,6 +317,7 @@ impl Teller {
             plugin_before: served.previous.map(|plugin| plugin.to_string()),
             plugin_refused: told(served.plugin_refused),
             manifest_refused: told(served.manifest_refused),
+            costs: self.figures.costs(),
             handled: read(&self.figures.handled),
             retried: read(&self.figures.retried),
             duplicates: read(&self.figures.duplicates),

@@ -43,7 +43,7 @@ impl Broker {
         let (by, why) = (by.to_owned(), why.to_owned());
         let told = RolledBack { by, since_ms: server_millis(now)?, why };
         let told = serde_json::to_string(&told).expect("names and numbers are plain JSON");
-        let mut setting = redis::cmd("HSETNX");
+        let mut setting = redis::cmd("HSET");
         setting.arg(key(handler)).arg(digest.to_string()).arg(told);
         self.link.query(&setting).await.map_err(failed).map(drop)
     }
@@ -80,14 +80,22 @@ impl Broker {
             let purpose = format!("ask which versions of handler `{}` are refused", handler.name);
             self.failed(purpose, source)
         };
-        let answer = self.link.query(redis::cmd("HGETALL").arg(key(handler))).await;
-        let pairs: Vec<(String, Vec<u8>)> = redis::from_redis_value(answer.map_err(failed)?)
-            .map_err(|error| failed(error.into()))?;
-        // What somebody else wrote there, whatever it is, refuses all the same.
-        let told = |(digest, told): (String, Vec<u8>)| {
-            Some((Digest::parse(&digest)?, serde_json::from_slice(&told).unwrap_or_default()))
-        };
-        Ok(pairs.into_iter().filter_map(told).collect())
+        // Nearly always there is none, and these are rights that a host has anyway.
+        let key = key(handler);
+        let names = self.link.query(redis::cmd("HKEYS").arg(&key)).await.map_err(failed)?;
+        let names: Vec<String> =
+            redis::from_redis_value(names).map_err(|error| failed(error.into()))?;
+        let mut rolled_back = BTreeMap::new();
+        for name in names {
+            let Some(digest) = Digest::parse(&name) else { continue };
+            let told = self.link.query(redis::cmd("HGET").arg(&key).arg(&name)).await;
+            // Otherwise it was allowed again meanwhile.
+            if let Value::BulkString(told) = told.map_err(failed)? {
+                // What somebody else wrote there, whatever it is, refuses all the same.
+                rolled_back.insert(digest, serde_json::from_slice(&told).unwrap_or_default());
+            }
+        }
+        Ok(rolled_back)
     }
 }
 

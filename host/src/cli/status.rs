@@ -152,7 +152,7 @@ impl Status {
             tables.push('\n');
             tables.push_str(&print::table(&HOST_COLUMNS, hosts));
         }
-        let refusals: Vec<_> = self.handlers.iter().flat_map(HandlerStatus::refusals).collect();
+        let refusals: Vec<_> = self.handlers.iter().flat_map(HandlerStatus::changes).collect();
         if !refusals.is_empty() {
             tables.push('\n');
             refusals.iter().for_each(|line| tables.push_str(line));
@@ -267,22 +267,30 @@ impl HandlerStatus {
         Some(format!("{group}{each}{missing}"))
     }
 
-    /// What hosts would not take up, a line each: what was at work before goes on.
-    fn refusals(&self) -> impl Iterator<Item = String> {
+    /// What hosts try out, and what they would not take up, a line each: what was at work before goes on.
+    fn changes(&self) -> impl Iterator<Item = String> {
         let hosts = self.hosts.iter().filter_map(|host| Some((&host.name, host.sign.as_ref()?)));
         // Each shard has all hosts: the first tells for all of them.
         let hosts = hosts.filter(|_| self.shard.is_none_or(|index| index == 0));
         hosts
             .flat_map(|(host, sign)| {
+                let trying = sign.plugin_trying.as_ref().map(|digest| {
+                    let (host, digest) = (print::legible(host.as_bytes()), short(digest));
+                    format!(
+                        "{}, {host}: trying out plugin {digest} on a share of messages\n",
+                        self.handler
+                    )
+                });
                 let refused =
                     [("plugin", &sign.plugin_refused), ("manifest", &sign.manifest_refused)];
-                refused.map(|(what, why)| {
+                let refused = refused.map(|(what, why)| {
                     let lines =
                         why.as_ref()?.lines().map(|line| print::legible(line.trim().as_bytes()));
                     let why = lines.collect::<Vec<_>>().join("; ");
                     let host = print::legible(host.as_bytes());
                     Some(format!("{}, {host}: new {what} refused: {why}\n", self.handler))
-                })
+                });
+                std::iter::once(trying).chain(refused)
             })
             .flatten()
     }

@@ -14,7 +14,7 @@ use super::watch::{Look, Noticed};
 use super::{Host, limits, reach, sentence};
 use crate::broker::{Broker, RolledBack};
 use crate::dispatch::{Ended, Version};
-use crate::figures::add;
+use crate::figures::{VersionCost, add};
 use crate::manifest::{Digest, Handler};
 use crate::sandbox::Runner;
 
@@ -82,6 +82,23 @@ impl Employed {
         self.refuse(candidate);
     }
 
+    /// Notes what the versions at work have cost, for whoever asks for figures.
+    fn note_costs(&self) {
+        let versions = [Some(self.versions.current()), self.versions.candidate()];
+        let cost = |version: Arc<Version>| {
+            let cost = version.runner.cost();
+            VersionCost {
+                plugin: version.digest().to_string(),
+                calls: cost.calls,
+                cpu_ms: u64::try_from(cost.cpu.as_millis()).unwrap_or(u64::MAX),
+                memory_peak: cost.memory_peak,
+                started: cost.started,
+                retired: cost.retired.faults + cost.retired.calls + cost.retired.growth,
+            }
+        };
+        self.figures.cost(versions.into_iter().flatten().map(cost).collect());
+    }
+
     /// Remembers a version as refused, so that it is not refused once more.
     fn refuse(&mut self, version: &Version) {
         let digest = Some(*version.runner.plugin().digest());
@@ -143,6 +160,7 @@ impl Host {
     pub(super) async fn see_to_rollouts(&mut self) -> Vec<Noticed> {
         let mut again: Vec<PathBuf> = Vec::new();
         for employed in &mut self.employed {
+            employed.note_costs();
             let (handler, broker) = (employed.handler.clone(), self.broker.clone());
             employed.conclude();
             let worse = &mut employed.worse;
