@@ -118,7 +118,7 @@ fn a_stop_lets_messages_that_wait_finish_within_the_grace() {
 fn a_kill_loses_none_of_the_messages_that_wait() {
     let server = Server::start();
     let mut redis = server.client();
-    let ids = redis.add_many(200, "in", &[("wait-ms", "200"), ("emit", "out")]);
+    let ids = redis.add_many(80, "in", &[("wait-ms", "50"), ("emit", "out")]);
     let mut host = Host::start(&server, ASYNC);
     eventually("some are handled", || redis.length("out") > 0);
     host.kill();
