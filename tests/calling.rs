@@ -145,7 +145,7 @@ fn a_plugin_that_calls_out_is_refused_without_a_grant() {
     for command in ["check", "run"] {
         let setup = Setup::at("redis://127.0.0.1:1", manifest).command(&[command]);
         let refused = setup.finish().expect(2).stderr;
-        assert!(refused.contains("imports wasi:http/outgoing-handler@0.2."), "{refused}");
+        assert!(refused.contains("wasi:http/outgoing-handler@0.2."), "{refused}");
         assert!(refused.contains("a grant such as `http = [\"api.example.com\"]`"), "{refused}");
     }
 }

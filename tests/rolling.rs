@@ -196,3 +196,37 @@ fn a_rollback_without_an_earlier_version_says_what_to_do() {
     let nothing = command(&host, &["rollback", "h", "--undo"]).expect(0);
     assert_eq!(nothing.stdout, "h: nothing was rolled back\n");
 }
+
+#[test]
+fn an_edit_of_the_manifest_brings_back_no_version_that_was_taken_back() {
+    let server = Server::start();
+    let host = Host::start(&server, BOLD);
+    let old = plugin("probe");
+    let new = variant(&old, 1);
+    put(&host, &new);
+    eventually("it has swapped", || sign(&host, "plugin-before") == digest(&old));
+    command(&host, &["rollback", "h"]).expect(0);
+    eventually("it goes back", || sign(&host, "plugin") == digest(&old));
+    let manifest = host.setup().folder().join("tidegate.toml");
+    let edited = fs::read_to_string(&manifest).unwrap() + "concurrency = 3\n";
+    fs::write(&manifest, edited).unwrap();
+    eventually("it is taken up", || host.log().contains("the manifest was taken up"));
+    eventually("the file is refused", || sign(&host, "plugin-refused").contains("was rolled back"));
+    assert_eq!(sign(&host, "plugin"), digest(&old));
+}
+
+#[test]
+fn an_edit_of_the_manifest_ends_no_trial() {
+    let server = Server::start();
+    let host = Host::start(&server, CAREFUL);
+    let old = plugin("probe");
+    let new = variant(&old, 1);
+    put(&host, &new);
+    eventually("the new version is tried out", || sign(&host, "plugin-trying") == digest(&new));
+    let manifest = host.setup().folder().join("tidegate.toml");
+    let edited = fs::read_to_string(&manifest).unwrap() + "concurrency = 3\n";
+    fs::write(&manifest, edited).unwrap();
+    let trials = |host: &Running| host.log().matches("rollout: the new version").count();
+    eventually("it is tried out again", || trials(&host) == 2);
+    assert_eq!(sign(&host, "plugin"), digest(&old));
+}

@@ -188,6 +188,8 @@ pub(crate) fn limits(handler: &Handler) -> Limits {
 pub struct Host {
     /// The manifest in force.
     manifest: Manifest,
+    /// What it said of the host at the start: what changes of that counts from the next start.
+    settings: HostSettings,
     /// How the manifest's file looked when it was refused, and why it was.
     refused_manifest: Option<(Look, String)>,
     broker: Arc<Broker>,
@@ -223,6 +225,7 @@ impl Host {
         // runtime may not be dropped here as it is.
         let mut host = Self {
             manifest: manifest.clone(),
+            settings: manifest.host.clone(),
             refused_manifest: None,
             broker: broker.clone(),
             employed: Vec::new(),

@@ -68,6 +68,11 @@ impl Serving {
         });
     }
 
+    /// This plugin served before, and can be gone back to.
+    pub fn remember(&self, previous: Option<Arc<str>>) {
+        self.change(|served| served.previous = previous);
+    }
+
     /// The plugin that served before serves again; this is why its successor does not.
     pub fn go_back(&self, plugin: Arc<str>, why: Arc<str>) {
         self.change(|served| {

@@ -25,7 +25,8 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut manifest = arguments.manifest.load()?;
     if let Some(cache) = &arguments.cache {
-        manifest.host.cache = Cache::At(cache.clone());
+        manifest.host.cache =
+            if cache.as_os_str() == "off" { Cache::Off } else { Cache::At(cache.clone()) };
     }
     let attempted = tokio::task::block_in_place(|| host::compile(&manifest))?;
     let rows = attempted.iter().map(row).collect();

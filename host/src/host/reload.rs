@@ -47,9 +47,15 @@ struct Plan {
     manifest: Manifest,
     /// Handlers at work that it does not have, or has otherwise.
     leaving: Vec<Arc<str>>,
-    /// Those that it has and that are not at work like that, each with its plugin.
-    coming: Vec<(Handler, Plugin)>,
-    /// Where the plugins of these are at home.
+    /// Those that it has and that are not at work like that.
+    coming: Vec<Coming>,
+}
+
+/// A handler that is to be put to work, and its plugin.
+struct Coming {
+    handler: Handler,
+    plugin: Plugin,
+    /// Where the plugin is at home.
     room: Arc<Room>,
 }
 
@@ -98,16 +104,37 @@ impl Host {
             return Ok(None);
         }
         let room = self.room_for(&coming, self.employed.iter().filter(stays));
-        // What changes under [host] counts from the next start.
-        let settings = self.manifest.host.clone();
+        let settings = self.settings.clone();
         let loading = move || {
             let room = room.map_or_else(|| Room::new(&coming, &settings).map(Arc::new), Ok)?;
             let plugins = Plugins::load_into(room, &coming)?;
             Ok::<_, HostError>((coming, plugins))
         };
         let (coming, Plugins { plugins, room }) = self.aside(loading).await??;
-        let coming = coming.into_iter().zip(plugins).collect();
-        Ok(Some(Plan { manifest, leaving, coming, room }))
+        let coming = coming.into_iter().zip(plugins);
+        let coming = coming.map(|(handler, plugin)| self.cast(handler, plugin, &room)).collect();
+        Ok(Some(Plan { manifest, leaving, coming }))
+    }
+
+    /// A handler with the plugin that is to serve it. What was taken back, or is still being tried out, does not
+    /// take over by an edit of the manifest: what serves goes on, and the file is looked at after that.
+    fn cast(&self, handler: Handler, plugin: Plugin, room: &Arc<Room>) -> Coming {
+        let same = |one: &&Employed| {
+            one.handler.name == handler.name && one.handler.plugin == handler.plugin
+        };
+        let before = self.employed.iter().find(same).filter(|one| {
+            let digest = plugin.digest();
+            let tried = one.versions.candidate();
+            one.rolled_back.contains_key(digest)
+                || one.worse.as_ref().is_some_and(|(worse, _)| worse == digest)
+                || tried.is_some_and(|tried| tried.runner.plugin().digest() == digest)
+        });
+        match before.map(|one| (one.versions.current().runner.plugin().clone(), one.room.clone())) {
+            Some((serving, home)) if serving.check_pin(handler.digest).is_ok() => {
+                Coming { handler, plugin: serving, room: home }
+            }
+            Some(_) | None => Coming { handler, plugin, room: room.clone() },
+        }
     }
 
     fn is_refused(&self, look: Look) -> bool {
@@ -141,7 +168,7 @@ impl Host {
 
     /// Has handlers finish and go, and puts others to work.
     async fn carry_out(&mut self, plan: Plan, watch: &mut Watch) -> Result<(), Refusal> {
-        let Plan { manifest, leaving, coming, room } = plan;
+        let Plan { manifest, leaving, coming } = plan;
         let found = match sharded(&manifest, &self.broker, &self.stop).await {
             Err(BrokerError::Stopped) => return Ok(()),
             found => found.map_err(HostError::from)?,
@@ -151,8 +178,8 @@ impl Host {
         self.sharded.store(Arc::new(found));
         self.manifest = manifest;
         let before = self.dismiss(&leaving, watch).await;
-        let came: Vec<_> = coming.iter().map(|(handler, _)| handler.name.to_string()).collect();
-        let lame = self.employ_all(coming, &room, &before).await;
+        let came: Vec<_> = coming.iter().map(|one| one.handler.name.to_string()).collect();
+        let lame = self.employ_all(coming, &before).await;
         // A file that changed on the way was nobody's; from here on it is looked at anew.
         watch.forget();
         for gone in &before {
@@ -172,20 +199,15 @@ impl Host {
 
     /// Puts handlers to work, each in the place of one of its name; gives those that cannot be. In
     /// their place goes on what was there before.
-    async fn employ_all(
-        &mut self,
-        coming: Vec<(Handler, Plugin)>,
-        room: &Arc<Room>,
-        before: &[Employed],
-    ) -> Vec<Lame> {
+    async fn employ_all(&mut self, coming: Vec<Coming>, before: &[Employed]) -> Vec<Lame> {
         let mut lame = Vec::new();
-        for (handler, plugin) in coming {
+        for Coming { handler, plugin, room } in coming {
             let predecessor = before.iter().find(|one| one.handler.name == handler.name);
             let name = handler.name.clone();
             let figures = predecessor.map(|one| one.figures.clone()).unwrap_or_default();
             let handler = Arc::new(handler);
-            match self.employ(Opening { handler, plugin, room: room.clone(), figures }).await {
-                Ok(()) => {}
+            match self.employ(Opening { handler, plugin, room, figures }).await {
+                Ok(()) => self.inherit(predecessor),
                 Err(HostError::Broker(BrokerError::Stopped)) => break,
                 Err(error) => {
                     lame.push(Lame { handler: name, why: sentence(&error) });
@@ -196,11 +218,26 @@ impl Host {
         lame
     }
 
+    /// Has the handler that was put to work last know the versions that its predecessor knew.
+    fn inherit(&mut self, before: Option<&Employed>) {
+        let (Some(before), Some(now)) = (before, self.employed.last_mut()) else { return };
+        if before.handler.plugin != now.handler.plugin {
+            return;
+        }
+        now.rolled_back = before.rolled_back.clone();
+        now.worse = before.worse.clone();
+        let served = before.versions.current().runner.plugin().clone();
+        let same = served.digest() == now.versions.current().runner.plugin().digest();
+        now.previous = if same { before.previous.clone() } else { Some(served) };
+        let digest = now.previous.as_ref().map(|plugin| plugin.digest().to_string().into());
+        now.serving.remember(digest);
+    }
+
     /// Says what the manifest changes that counts from the next start only.
     fn tell_what_waits(&self, manifest: &Manifest) {
         let tables = [
             ("[redis]", manifest.redis != self.manifest.redis),
-            ("[host]", manifest.host != self.manifest.host),
+            ("[host]", manifest.host != self.settings),
         ];
         for (table, _) in tables.into_iter().filter(|(_, differs)| *differs) {
             tracing::warn!(manifest = %manifest.path.display(), "what changed under {table} takes effect at the next start");

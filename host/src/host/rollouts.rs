@@ -107,22 +107,28 @@ impl Employed {
 
     /// Takes back what was rolled back anywhere. Whether something may be tried again by now.
     fn heed(&mut self, rolled_back: BTreeMap<Digest, RolledBack>, broker: &Arc<Broker>) -> bool {
-        let fewer = self.rolled_back.keys().any(|digest| !rolled_back.contains_key(digest));
+        let mut again = self.rolled_back.keys().any(|digest| !rolled_back.contains_key(digest));
         self.rolled_back = Arc::new(rolled_back);
         let refused = |version: &Version| {
             let digest = version.runner.plugin().digest();
             self.rolled_back.get(digest).map(|by| taken_back(&self.handler, digest, by))
         };
         let candidate = self.versions.candidate();
+        let tried_out = candidate.is_some();
         if let Some((candidate, why)) =
             candidate.and_then(|one| refused(&one).map(|why| (one, why)))
         {
             self.versions.give_up();
             self.drop_candidate(&candidate, &why);
         } else if let Some(why) = refused(&self.versions.current()) {
+            // A newer one that was tried out beside it is to be looked at anew.
+            again |= tried_out;
             self.go_back(&why, broker);
         }
-        fewer && self.refused.take().is_some()
+        if again {
+            self.refused = None;
+        }
+        again
     }
 
     /// Goes back to the version before, if there is one that was not taken back, too.

@@ -2,8 +2,6 @@
 //! takes over once it is ready. One that is refused leaves the one at work where it is.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,7 +12,7 @@ use crate::broker::{Broker, RolledBack};
 use crate::dispatch::Version;
 use crate::figures::add;
 use crate::manifest::{Digest, Handler};
-use crate::sandbox::{Plugin, Runner};
+use crate::sandbox::{self, Plugin, Runner};
 
 /// A handler that a new version of its plugin is for.
 struct Heir {
@@ -67,7 +65,7 @@ impl Host {
         let started = Instant::now();
         let heirs: Vec<Heir> = self.heirs(path).collect();
         let (broker, most, file, seen) =
-            (self.broker.clone(), self.manifest.host.plugin_bytes, path.clone(), *look);
+            (self.broker.clone(), self.settings.plugin_bytes, path.clone(), *look);
         let examining = move || examine(&file, seen, most, &heirs, &broker);
         let examined = tokio::select! {
             examined = self.threads().spawn_blocking(examining) => examined,
@@ -109,11 +107,15 @@ impl Host {
                             "rollout given up: the plugin's file is the one at work again");
                         employed.serving.try_out(None);
                     }
+                    employed.refused = None;
+                    // One that was taken back, and goes on for want of another, stays complained of.
+                    if employed.rolled_back.contains_key(before.runner.plugin().digest()) {
+                        continue;
+                    }
                     if employed.serving.now().plugin_refused.is_some() {
                         tracing::info!(%handler, plugin = before.short(),
                             "the plugin's file is the one at work again");
                     }
-                    employed.refused = None;
                     employed.serving.refuse_plugin(None);
                 }
                 Found::New(version) => match *version {
@@ -160,7 +162,7 @@ fn examine(
     broker: &Arc<Broker>,
 ) -> Option<(Vec<Found>, Option<Digest>)> {
     // One that cannot be read or is too large is for the sandbox to refuse.
-    let digest = digest(path, most).ok().flatten();
+    let digest = sandbox::digest(path, most).ok();
     let mut compiled: Vec<(&Arc<Room>, Result<Plugin, String>)> = Vec::new();
     let mut found = Vec::with_capacity(heirs.len());
     for heir in heirs {
@@ -172,6 +174,11 @@ fn examine(
             Found::Refused
         } else if let Some(why) = digest.and_then(|digest| heir.rolled_back(&digest)) {
             Found::New(Box::new(Err(why)))
+        } else if let Some(Err(error)) =
+            digest.map(|digest| sandbox::check_pin(path, heir.handler.digest, digest))
+        {
+            // Another than the one that is meant is not even compiled.
+            Found::New(Box::new(Err(sentence(&error))))
         } else {
             let known = compiled.iter().position(|(room, _)| Arc::ptr_eq(room, &heir.room));
             let at = known.unwrap_or_else(|| {
@@ -195,11 +202,4 @@ fn ready(plugin: &Plugin, handler: &Handler, broker: &Arc<Broker>) -> Result<Ver
         .and_then(|()| Runner::new(plugin, handler.name.clone(), limits(handler), reach))
         .map(Version::new)
         .map_err(|error| sentence(&error))
-}
-
-/// The digest of a file of at most this many bytes; none of a larger one.
-fn digest(path: &Path, most: u64) -> io::Result<Option<Digest>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
-    Ok((bytes.len() as u64 <= most).then(|| Digest::of(&bytes)))
 }

@@ -382,7 +382,6 @@ mod tests {
         assert_eq!(absence("wasi:io/poll@0.2.12", &Reach::default()), None);
         assert_eq!(absence("wasi:filesystem/preopens@0.2.6", &Reach::default()), None);
         assert_eq!(absence("wasi:sockets/tcp@0.2.9", &Reach::default()), None);
-        assert_eq!(absence("wasi:http/types@0.2.10", &Reach::default()), None);
         let ungranted = Some(Absence::Ungranted(Grant::Http));
         assert_eq!(absence("wasi:http/outgoing-handler@0.2.10", &Reach::default()), ungranted);
         assert_eq!(absence("tidegate:plugin/types@0.1.0", &Reach::default()), None);

@@ -7,6 +7,16 @@ use std::path::Path;
 
 use super::SandboxError;
 use super::door::Refusal;
+use crate::manifest::Digest;
+
+/// The digest of a regular file that has no more than so many bytes.
+///
+/// # Errors
+///
+/// When it cannot be read, is something else than a file, or is larger.
+pub fn digest(path: &Path, most: u64) -> Result<Digest, SandboxError> {
+    read(path, most).map(|bytes| Digest::of(&bytes))
+}
 
 /// The bytes of a regular file that has no more than so many.
 pub(super) fn read(path: &Path, most: u64) -> Result<Vec<u8>, SandboxError> {

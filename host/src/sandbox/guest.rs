@@ -11,12 +11,16 @@ use super::http::Http;
 use super::keyvalue::Keyspace;
 use super::linked::Linked;
 use super::meter::Meter;
+use super::plugin::World;
 use super::reach::Configuration;
 use super::voice::Voice;
 
 /// Streams, pollables and the like that a guest may hold at once. They take
 /// memory of the host's that the meter does not see.
-const RESOURCES_MAX: usize = 10_000;
+const RESOURCES_MAX: usize = 1_000;
+
+/// Those that each message in flight of a concurrent guest may add to that.
+const RESOURCES_EACH: usize = 20;
 
 /// Random bytes a guest may ask for at once: making them does not yield.
 const RANDOM_MAX: u64 = 1 << 20;
@@ -52,7 +56,11 @@ impl Guest {
             wasi.env(name, value);
         }
         let mut resources = ResourceTable::new();
-        resources.set_max_capacity(RESOURCES_MAX);
+        let beside = match linked.plugin.world() {
+            World::Async => linked.limits.concurrency,
+            World::Plugin | World::Batch => 0,
+        };
+        resources.set_max_capacity(RESOURCES_MAX + beside * RESOURCES_EACH);
         Self {
             wasi: wasi.build(),
             resources,

@@ -29,7 +29,7 @@ pub(super) struct Linked {
     pub(super) ready: Ready,
     /// One permit for each instance that may be in use. As idle ones are used before another
     /// is started, there are never more alive.
-    pub(super) turns: Semaphore,
+    pub(super) turns: Option<Semaphore>,
     /// What all instances together may say.
     pub(super) loudness: Arc<Loudness>,
     /// What all instances together have cost.
@@ -49,7 +49,9 @@ impl Linked {
         let keyvalue_places = Arc::new(Semaphore::new(limits.further.keyvalue_calls));
         let http = Arc::new(Client::new(handler.clone(), &reach, limits.further)?);
         let loudness = Arc::new(Loudness::new(handler.clone(), &limits.further));
-        let turns = Semaphore::new(limits.instances());
+        // Calls in flight are bounded already.
+        let turns =
+            (limits.instances() < limits.concurrency).then(|| Semaphore::new(limits.instances()));
         Ok(Self {
             plugin: plugin.clone(),
             handler,

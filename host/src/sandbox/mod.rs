@@ -52,9 +52,10 @@ pub use self::compile_apart::{COMMAND as COMPILE_COMMAND, Program, child as comp
 pub use self::cost::{Cost, Retired};
 pub use self::door::{Absence, Missing, Refusal};
 pub use self::engine::Capacity;
+pub use self::file::digest;
 pub use self::memory::{MemoryConfig, MemoryKeys};
 pub use self::offer::Grant;
-pub use self::plugin::{Plugin, World};
+pub use self::plugin::{Plugin, World, check_pin};
 pub use self::reach::{Answer, Configuration, KeyPage, KeyValue, Reach, StoreError, Unreachable};
 pub use self::runner::{Limits, Runner};
 

@@ -50,7 +50,7 @@ impl Plugin {
         pin: Option<Digest>,
     ) -> Result<Self, Refusal> {
         let (engine, digest) = (&room.engine, Digest::of(bytes));
-        check_pin(pin, digest)?;
+        fits_pin(pin, digest)?;
         let (component, origin) = sandbox.workshop().component(bytes, &digest, engine)?;
         let world = door::check_exports(&component, engine)?;
         let (path, places, _sandbox) = (path.to_owned(), room.places.clone(), sandbox.clone());
@@ -63,8 +63,7 @@ impl Plugin {
     ///
     /// When it is another.
     pub fn check_pin(&self, pin: Option<Digest>) -> Result<(), SandboxError> {
-        check_pin(pin, self.0.digest)
-            .map_err(|refusal| SandboxError::Refused { path: self.0.path.clone(), refusal })
+        check_pin(&self.0.path, pin, self.0.digest)
     }
 
     /// Where its code came from.
@@ -102,7 +101,16 @@ impl Plugin {
     }
 }
 
-fn check_pin(pin: Option<Digest>, found: Digest) -> Result<(), Refusal> {
+/// Whether a file of this digest is the one that a manifest means.
+///
+/// # Errors
+///
+/// When it is another.
+pub fn check_pin(path: &Path, pin: Option<Digest>, found: Digest) -> Result<(), SandboxError> {
+    fits_pin(pin, found).map_err(|refusal| SandboxError::Refused { path: path.to_owned(), refusal })
+}
+
+fn fits_pin(pin: Option<Digest>, found: Digest) -> Result<(), Refusal> {
     match pin {
         Some(pinned) if pinned != found => Err(Refusal::OtherDigest { pinned, found }),
         Some(_) | None => Ok(()),

@@ -75,7 +75,7 @@ pub struct Runner {
 /// An instance in use. It goes before its turn does, so that no more are alive than may be.
 struct Taken<'a> {
     instance: Instance,
-    turn: SemaphorePermit<'a>,
+    turn: Option<SemaphorePermit<'a>>,
 }
 
 impl Runner {
@@ -263,14 +263,15 @@ impl Runner {
     }
 
     /// Waits until fewer instances are in use than the handler may have.
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, Fault> {
-        let (turns, limits) = (&self.linked.turns, &self.linked.limits);
+    async fn turn(&self) -> Result<Option<SemaphorePermit<'_>>, Fault> {
+        let Some(turns) = &self.linked.turns else { return Ok(None) };
         if let Ok(turn) = turns.try_acquire() {
-            return Ok(turn); // As nearly always, so that no timer is set.
+            return Ok(Some(turn)); // As nearly always, so that no timer is set.
         }
+        let limits = &self.linked.limits;
         let patience = limits.patience();
         match tokio::time::timeout(patience, turns.acquire()).await {
-            Ok(Ok(turn)) => Ok(turn),
+            Ok(Ok(turn)) => Ok(Some(turn)),
             Ok(Err(_)) | Err(_) => Err(fault::queued(limits.instances(), patience)),
         }
     }

@@ -155,6 +155,9 @@ impl Lines {
 
     /// Logs the line so far. Blank lines say nothing and are left out.
     fn flush(&mut self, stream: Stream) {
+        if self.line(stream).is_empty() {
+            return; // As at the end of nearly every call.
+        }
         let mut line = std::mem::take(self.line(stream));
         let text = String::from_utf8_lossy(&line);
         let text = plain(text.trim_end());

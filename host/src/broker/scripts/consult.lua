@@ -12,7 +12,11 @@ if ARGV[2] then
   if bytes > most then return bytes end
   return redis.call('HGET', KEYS[1], ARGV[2])
 end
-local all, bytes = redis.call('HGETALL', KEYS[1]), 0
-for _, text in ipairs(all) do bytes = bytes + #text end
-if bytes > most then return bytes end
-return all
+-- Counted before it is read: a hash may be of any size.
+local count, bytes = redis.call('HLEN', KEYS[1]), 0
+if count > most then return count end
+for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
+  bytes = bytes + #name + redis.call('HSTRLEN', KEYS[1], name)
+  if bytes > most then return bytes end
+end
+return redis.call('HGETALL', KEYS[1])

@@ -141,8 +141,8 @@ impl Service<'_> {
         let topic = self.shared.flights.topic();
         self.guest.with(|mut guest| {
             let guest = guest.get();
-            guest.meter.forgive();
             if topic.message.is_none() && topic.count.is_none() {
+                guest.meter.forgive();
                 guest.voice.end();
             }
             guest.voice.begin(topic);

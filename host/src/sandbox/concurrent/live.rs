@@ -93,7 +93,8 @@ impl Live {
 
     /// Whether it takes messages.
     pub(super) fn is_open(&self) -> bool {
-        !self.shared.retired.load(Ordering::Relaxed)
+        // A driver that is gone without a word has retired nothing.
+        !self.driver.is_finished() && !self.shared.retired.load(Ordering::Relaxed)
     }
 
     /// Runs a message; `None` when the instance ended before it came to it.

@@ -49,11 +49,12 @@ async fn a_batch_is_taken_apart_also_where_there_is_one_instance_only() {
 #[tokio::test]
 async fn a_wait_for_one_of_the_handlers_instances_has_an_end() {
     // More calls than the handler may have in flight, so that some wait longer than all of those.
-    let one = Limits { concurrency: 1, ..hurried() };
+    let further = manifest::Limits { instances: NonZeroUsize::new(1), ..Default::default() };
+    let one = Limits { concurrency: 2, further, ..hurried() };
     let runner = runner(&sandbox(), "hostile/sleep", one);
-    let outcomes = join_all((0..6).map(|_| run(&runner, 1))).await;
+    let outcomes = join_all((0..9).map(|_| run(&runner, 1))).await;
     let last = fault(outcomes.last().unwrap().clone());
-    let detail = "none of the handler's 1 instances was free within 900ms";
+    let detail = "none of the handler's 1 instances was free within 1s 800ms";
     assert_eq!((last.kind, last.detail.as_str()), (FaultKind::Limit, detail));
 }
 
