@@ -157,3 +157,15 @@ fn a_port_where_nobody_listens_is_refused() {
     let mut calling = Calling::start(&format!("http = [\"127.0.0.1:{port}\"]"));
     assert_eq!(calling.error(&format!("http://127.0.0.1:{port}/")), "ConnectionRefused");
 }
+
+#[test]
+fn a_method_has_a_length() {
+    let web = Web::greeting();
+    let mut calling = Calling::start(&granted(&[&web], "http-calls = 1"));
+    let url = web.url("/");
+    let [longest, longer] = [64, 65].map(|length| "X".repeat(length));
+    let sent = calling.ask(&[("url", &url), ("method", &longest)]);
+    assert_eq!(sent.get("status"), "200", "{sent}");
+    let refused = calling.ask(&[("url", &url), ("method", &longer)]);
+    assert_eq!(refused.get("error"), "not a request");
+}
