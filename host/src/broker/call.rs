@@ -12,6 +12,7 @@ use super::lanes::After;
 use super::letter::{ADDED, Death, cut};
 use super::post::{Acknowledge, Post};
 use super::scripts::Lua;
+use crate::manifest::Digest;
 use crate::message::{Attempt, Field, Message, Receipt};
 use crate::outcome::{Entry, Notice, Output, Reason, Settlement};
 
@@ -34,7 +35,7 @@ pub(super) struct Item {
     pub receipt: Receipt,
     pub settlement: Settlement,
     /// The digest of the plugin that it was handled by; none where no plugin saw it.
-    pub plugin: Option<Arc<str>>,
+    pub plugin: Option<Digest>,
     pub cost: Cost,
     pub progress: Progress,
     /// What it takes up while it waits to be written.
@@ -319,7 +320,7 @@ impl Post {
             let (id, attempts) = (item.receipt.id(), item.attempt().number());
             let death = Death { id, attempts, reason: *reason, error };
             fields(command, &item.message.fields);
-            fields(command, &self.epitaph(item.plugin.as_deref(), &death));
+            fields(command, &self.epitaph(item.plugin, &death));
         }
     }
 

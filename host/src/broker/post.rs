@@ -16,7 +16,7 @@ use super::serving::Serving;
 use super::valve::Valve;
 use super::wake::Wake;
 use crate::figures::Figures;
-use crate::manifest::{Handler, Start, Trim};
+use crate::manifest::{Digest, Handler, Start, Trim};
 use crate::message::{Field, Held, Receipt};
 
 /// One handler on its stream, under the name that it reads as.
@@ -68,10 +68,10 @@ impl Post {
 
     /// The fields that a dead letter has besides the original ones. It names the plugin that saw
     /// the message last, or, where none did, the one that would have.
-    pub(super) fn epitaph(&self, plugin: Option<&str>, death: &Death<'_>) -> [Field; ADDED] {
+    pub(super) fn epitaph(&self, plugin: Option<Digest>, death: &Death<'_>) -> [Field; ADDED] {
         let now = SystemTime::now();
         match plugin {
-            Some(plugin) => epitaph(&self.handler, plugin, death, now),
+            Some(plugin) => epitaph(&self.handler, &plugin.to_string(), death, now),
             None => epitaph(&self.handler, &self.serving.plugin(), death, now),
         }
     }

@@ -20,6 +20,7 @@ use super::durability::{Durable, Witness};
 use super::ledger::{Ledger, WAITING_BYTES, Written, bytes};
 use super::post::Post;
 use super::trouble::Trouble;
+use crate::manifest::Digest;
 use crate::message::Delivery;
 use crate::outcome::{Draw, Outcome, Reason, Settlement};
 
@@ -63,8 +64,10 @@ impl Settler {
     }
 
     /// As [`Self::settle`], for a delivery that the plugin with this digest has handled.
-    pub async fn settle_run(&self, delivery: Delivery, settlement: Settlement, plugin: &Arc<str>) {
-        let item = Item { plugin: Some(plugin.clone()), ..item(delivery, settlement) };
+    pub async fn settle_run(&self, delivery: Delivery, settlement: Settlement, plugin: Digest) {
+        let mut item = item(delivery, settlement);
+        // A copy: threads that share a count of who has it would wait for each other at every message.
+        item.plugin = Some(plugin);
         self.hand_in(item).await;
     }
 

@@ -232,6 +232,7 @@ impl Lane {
         let elapsed = started.elapsed();
         self.figures.ran(elapsed);
         drop((in_flight, slots));
+        let plugin = *version.runner.plugin().digest();
         let (messages, mut failed) = (deliveries.len(), 0);
         for (delivery, outcome) in deliveries.into_iter().zip(outcomes) {
             let outcome = route(judge(outcome, &self.handler), &self.sharded.load());
@@ -243,7 +244,7 @@ impl Lane {
                 Some(breaker) => breaker.settle(&delivery, outcome, rule),
                 None => rule(outcome),
             };
-            self.settler.settle_run(delivery, settlement, version.digest()).await;
+            self.settler.settle_run(delivery, settlement, plugin).await;
         }
         self.versions.note(version, messages, failed);
     }
