@@ -1,6 +1,6 @@
 //! Moving delayed entries to their streams when they are due. Every host does, for every stream.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,16 +14,15 @@ use super::keys::{DELAYED_STREAMS, delayed};
 use super::reply;
 use super::scripts::Lua;
 use super::trouble::Trouble;
+use crate::message::Field;
 use crate::shutdown::Stop;
 
-/// How often a host looks while nothing is about to be due: others may delay entries at any time.
+/// How often a host looks at all that it knows, and through the whole list of streams.
 const SELDOM: Duration = Duration::from_secs(1);
 
-/// How often it looks while entries are being delayed, so that a short delay is not overslept.
+/// How often it asks for what was announced since: others may delay entries at any time, and a short
+/// delay must not be overslept.
 const OFTEN: Duration = Duration::from_millis(50);
-
-/// Entries are being delayed for as long after a stream was last announced.
-const STIRRED: Duration = Duration::from_secs(60);
 
 /// An entry is written this soon after its announcement, or else it may be noticed a little late.
 const WRITTEN: Duration = Duration::from_secs(2);
@@ -54,6 +53,10 @@ impl Broker {
 struct Promoter {
     delays: Arc<Delays>,
     targets: HashMap<String, Target>,
+    /// The latest announcement that was noticed, by the server's clock.
+    newest: u64,
+    /// When the whole list was read last.
+    learned: Option<Instant>,
     tidied: Option<Instant>,
     trouble: Backoff,
 }
@@ -79,7 +82,8 @@ enum Content {
 impl Promoter {
     fn new(delays: Arc<Delays>) -> Self {
         let targets = HashMap::new();
-        Self { delays, targets, tidied: None, trouble: Backoff::default() }
+        let trouble = Backoff::default();
+        Self { delays, targets, newest: 0, learned: None, tidied: None, trouble }
     }
 
     async fn work(mut self, stop: &Stop) {
@@ -119,16 +123,18 @@ impl Promoter {
 
     /// How long there is nothing to do.
     fn pause(&self) -> Duration {
-        let stirred = self.targets.values().any(|target| target.stirred.elapsed() < STIRRED);
-        let usual = if stirred { OFTEN } else { SELDOM };
         let next = self.targets.values().map(|target| target.look_at).min();
-        let next = next.map_or(usual, |at| at.saturating_duration_since(Instant::now()));
-        next.min(usual)
+        next.map_or(OFTEN, |at| at.saturating_duration_since(Instant::now())).min(OFTEN)
     }
 
     /// Learns which streams there are, then moves what is due.
     async fn look(&mut self) -> RedisResult<()> {
-        self.learn().await?;
+        if self.learned.is_some_and(|last| last.elapsed() < SELDOM) {
+            self.hear().await?;
+        } else {
+            self.learn().await?;
+            self.learned = Some(Instant::now());
+        }
         let now = Instant::now();
         let due = self.targets.iter().filter(|(_, target)| target.look_at <= now);
         let due: Vec<String> = due.map(|(stream, _)| stream.clone()).collect();
@@ -142,6 +148,20 @@ impl Promoter {
         Ok(())
     }
 
+    /// Takes note of the latest announcements, which are all news unless the server's clock was set
+    /// back or the list was deleted: then the whole list tells.
+    async fn hear(&mut self) -> RedisResult<()> {
+        let mut asking = redis::cmd("ZRANGEBYSCORE");
+        asking.arg(DELAYED_STREAMS).arg(self.newest).arg("+inf");
+        asking.arg("WITHSCORES").arg("LIMIT").arg(0).arg(PAGE);
+        let answer = self.delays.link.query(&asking).await?;
+        for row in reply::fields("ZRANGEBYSCORE", answer).map_err(odd)? {
+            self.note(&row);
+        }
+        Ok(())
+    }
+
+    /// Reads the whole list.
     async fn learn(&mut self) -> RedisResult<()> {
         let mut announced = Vec::new();
         loop {
@@ -155,15 +175,20 @@ impl Promoter {
                 break;
             }
         }
-        let mut before = std::mem::take(&mut self.targets);
-        for row in announced {
-            let at = super::reply::number(&row.value);
-            let stream = String::from_utf8_lossy(&row.name).into_owned();
-            let target = before.remove(&stream).unwrap_or_else(Target::new);
-            self.targets.insert(stream, target.announced_at(at));
-        }
-        before.retain(|_, target| target.content == Content::Entries);
-        self.announce_again(before).await
+        self.newest = 0;
+        let listed: HashSet<String> = announced.iter().map(|row| self.note(row)).collect();
+        let lost = self.targets.extract_if(|stream, _| !listed.contains(stream));
+        let lost = lost.filter(|(_, target)| target.content == Content::Entries).collect();
+        self.announce_again(lost).await
+    }
+
+    /// Takes note of an announcement; gives its stream.
+    fn note(&mut self, row: &Field) -> String {
+        let at = reply::number(&row.value);
+        self.newest = self.newest.max(at);
+        let stream = String::from_utf8_lossy(&row.name).into_owned();
+        self.targets.entry(stream.clone()).or_insert_with(Target::new).announced_at(at);
+        stream
     }
 
     /// Puts streams back on the list that are no longer there although entries wait for them.
@@ -232,14 +257,13 @@ impl Target {
     }
 
     /// News of an announcement: there is more to see than there was.
-    fn announced_at(mut self, at: u64) -> Self {
+    fn announced_at(&mut self, at: u64) {
         if at != self.announced {
             (self.announced, self.stirred) = (at, Instant::now());
             if self.trouble.is_fresh() {
                 self.look_at = Instant::now();
             }
         }
-        self
     }
 
     /// Takes in the answer of `promote.lua`: how many were moved, and in how long the next is due.
