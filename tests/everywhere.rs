@@ -111,6 +111,47 @@ fn a_retry_on_one_host_of_a_broadcast_repeats_nothing_on_the_others() {
 }
 
 #[test]
+fn a_message_that_every_host_buried_is_redriven_once() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let hosts = ["a", "b", "c"];
+    let _hosts = hosts.map(|name| start(&server, name, BROADCAST));
+    redis.add_many(2, "in", &[("reject", "never")]);
+    redis.wait_for(6, "{in}:dead");
+    let redrive = |arguments: &[&str]| {
+        let arguments = [&["dead", "redrive"], arguments].concat();
+        Setup::new(&server, BROADCAST).command(&arguments).finish().expect(0)
+    };
+    let would = redrive(&["--all", "--dry-run"]);
+    assert!(
+        would.stderr.contains("would move 2 messages to `in`; 4 other letters"),
+        "{}",
+        would.stderr
+    );
+    assert_eq!((redis.length("in"), redis.length("{in}:dead")), (2, 6));
+
+    let moved = redrive(&["--all", "--limit", "1"]);
+    assert!(moved.stderr.contains("moved 1 message to `in`; 2 other letters"), "{}", moved.stderr);
+    let new: Vec<_> = moved.stdout.lines().map(|line| line.rsplit('\t').next().unwrap()).collect();
+    assert_eq!(new, [new[0]; 3], "each letter, and the one message that it became");
+    assert_eq!(redis.length("in"), 3);
+    let settle = |redis: &mut Redis| {
+        for host in hosts {
+            redis.wait_settled("in", &format!("h:{host}"));
+        }
+    };
+    // Three of the other message, and each host's own of the new one.
+    settle(&mut redis);
+    assert_eq!(redis.length("{in}:dead"), 6);
+
+    // One that is named takes the others along.
+    let last = redis.entries("{in}:dead").pop().unwrap().id;
+    redrive(&[&last]);
+    settle(&mut redis);
+    assert_eq!((redis.length("in"), redis.length("{in}:dead")), (4, 6));
+}
+
+#[test]
 fn two_live_hosts_of_one_name_each_see_a_broadcast() {
     let server = Server::start();
     let mut redis = server.client();

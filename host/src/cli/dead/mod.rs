@@ -6,6 +6,7 @@ mod purge;
 mod redrive;
 mod select;
 mod show;
+mod siblings;
 mod tally;
 #[cfg(test)]
 mod tests;

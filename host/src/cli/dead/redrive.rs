@@ -1,7 +1,8 @@
 //! `tidegate dead redrive`: put original messages back, and say what moved and what did not.
 //!
 //! Prints a line for each that moved: the letter's id, the stream, and the
-//! new id there, with tabs between.
+//! new id there, with tabs between. Of a message that several hosts of a broadcast buried, one letter
+//! moves, and the others are removed with it.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -11,8 +12,9 @@ use indicatif::ProgressBar;
 use super::Failure;
 use super::pace::{Pace, progress, rate, until_signal};
 use super::print;
-use super::select::{Choice, Graveyard, Place, Selection, missing};
-use super::tally::{Act, Tally, Wanted};
+use super::select::{Choice, Filter, Graveyard, Place, Selection, missing};
+use super::siblings::Siblings;
+use super::tally::{Act, Moved, Tally, Wanted};
 use crate::broker::{DeadLetter, DeadLetters, Redriven};
 use crate::shutdown::Stop;
 
@@ -61,8 +63,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let (tally, done) = until_signal(async |stop: Stop| {
         let between = arguments.rate.filter(|_| act == Act::Move);
         let pace = Pace::new(between, arguments.limit, stop);
-        let mut mover = Mover { tally: Tally::new(act, wanted), pace, lines, bar: lines.bar() };
+        let (tally, bar) = (Tally::new(act, wanted), lines.bar());
+        let mut mover = Mover { tally, pace, lines, bar, siblings: Siblings::default() };
         let done = mover.redrive(&graveyard, choice).await;
+        let done = done.and(mover.see_off(&graveyard).await);
         mover.bar.finish_and_clear();
         mover.tally.stopped = mover.pace.is_stopped();
         (mover.tally, done)
@@ -87,6 +91,15 @@ enum Lines {
 }
 
 impl Lines {
+    /// The line of a letter, if any is wanted.
+    fn of(self, moved: &Moved) -> Result<String, Failure> {
+        Ok(match self {
+            Self::Printed => moved.line(),
+            Self::Json => print::as_json(moved)? + "\n",
+            Self::Untold => String::new(),
+        })
+    }
+
     /// A bar that grows, unless lines already show on the same terminal.
     fn bar(self) -> ProgressBar {
         match self {
@@ -102,6 +115,7 @@ struct Mover {
     pace: Pace,
     lines: Lines,
     bar: ProgressBar,
+    siblings: Siblings,
 }
 
 impl Mover {
@@ -120,6 +134,9 @@ impl Mover {
                     while let Some(page) = walk.next().await? {
                         if !page.is_empty() && !self.put_back(&walk.letters, &page).await? {
                             return Ok(());
+                        }
+                        if self.siblings.len() >= Siblings::MOST {
+                            self.see_off(graveyard).await?;
                         }
                     }
                     self.tally.searched(stream, walk.seen());
@@ -143,9 +160,10 @@ impl Mover {
             }
             let (some, others) = left.split_at(together as usize);
             left = others;
-            let answers = self.answers(place, some).await?;
+            let some = self.siblings.eldest(some);
+            let answers = self.answers(place, &some).await?;
             let moved = self.tally.moved();
-            self.tell(some, &answers)?;
+            self.tell(&some, &answers)?;
             self.pace.went(self.tally.moved() - moved);
             self.bar.set_position(self.tally.moved());
         }
@@ -155,31 +173,60 @@ impl Mover {
     async fn answers(
         &self,
         place: &DeadLetters<'_>,
-        letters: &[DeadLetter],
+        letters: &[&DeadLetter],
     ) -> Result<Vec<Redriven>, Failure> {
         match self.tally.act {
-            Act::Move => Ok(place.redrive(&letters.iter().collect::<Vec<_>>()).await?),
-            Act::Rehearse => Ok(letters.iter().map(DeadLetter::prospect).collect()),
+            Act::Move => Ok(place.redrive(letters).await?),
+            Act::Rehearse => Ok(letters.iter().map(|letter| letter.prospect()).collect()),
         }
     }
 
-    fn tell(&mut self, letters: &[DeadLetter], answers: &[Redriven]) -> Result<(), Failure> {
-        let mut printed = String::new();
-        for (letter, answer) in letters.iter().zip(answers) {
-            match (self.tally.add(letter, answer), self.lines) {
-                (Ok(_), Lines::Untold) => {}
-                (Ok(moved), Lines::Printed) => printed.push_str(&moved.line()),
-                (Ok(moved), Lines::Json) => {
-                    printed.push_str(&print::as_json(&moved)?);
-                    printed.push('\n');
+    /// Removes the other letters of messages that moved, whichever were asked for: the new message comes
+    /// to every host of its broadcast.
+    async fn see_off(&mut self, graveyard: &Graveyard) -> Result<(), Failure> {
+        if self.siblings.len() == 0 {
+            return Ok(());
+        }
+        for stream in graveyard.streams() {
+            let mut walk = graveyard.walk(stream, &Filter::default()).await?;
+            while let Some(page) = walk.next().await? {
+                let went = |letter: &DeadLetter| {
+                    let new = self.siblings.went_as(letter)?;
+                    Some((letter.clone(), new.to_owned()))
+                };
+                let gone: Vec<_> = page.iter().filter_map(went).collect();
+                if self.tally.act == Act::Move {
+                    let ids: Vec<_> = gone.iter().map(|(letter, _)| letter.id).collect();
+                    walk.letters.purge(&ids).await?;
                 }
-                (Err(why), _) if self.tally.stayed <= NAMED => {
-                    eprintln!("{} stays: {why}", letter.id);
-                }
-                (Err(_), _) => {}
+                let moved = gone.iter().map(|(letter, new)| self.tally.add_along(letter, new));
+                let lines = moved.map(|moved| self.lines.of(&moved)).collect::<Result<String, _>>();
+                print_all(&lines?)?;
             }
         }
-        // Whoever asked for letters to be moved wants them all moved, read or not.
-        if printed.is_empty() { Ok(()) } else { print::text(&printed).map(drop) }
+        self.siblings.forget();
+        Ok(())
     }
+
+    fn tell(&mut self, letters: &[&DeadLetter], answers: &[Redriven]) -> Result<(), Failure> {
+        let mut printed = String::new();
+        for (letter, answer) in letters.iter().zip(answers) {
+            if let Redriven::As(new) = answer {
+                self.siblings.note(letter, new);
+            }
+            match self.tally.add(letter, answer) {
+                Ok(moved) => printed.push_str(&self.lines.of(&moved)?),
+                Err(why) if self.tally.stayed <= NAMED => {
+                    eprintln!("{} stays: {why}", letter.id);
+                }
+                Err(_) => {}
+            }
+        }
+        print_all(&printed)
+    }
+}
+
+/// Whoever asked for letters to be moved wants them all moved, read or not.
+fn print_all(lines: &str) -> Result<(), Failure> {
+    if lines.is_empty() { Ok(()) } else { print::text(lines).map(drop) }
 }

@@ -48,6 +48,8 @@ pub(super) struct Tally {
     pub(super) act: Act,
     wanted: Wanted,
     moved: BTreeMap<String, u64>,
+    /// Letters that went with another of the same message.
+    along: u64,
     pub(super) stayed: u64,
     refused: u64,
     /// Letters that each stream had in the time that was asked for.
@@ -62,6 +64,7 @@ impl Tally {
             act,
             wanted,
             moved: BTreeMap::new(),
+            along: 0,
             stayed: 0,
             refused: 0,
             searched: Vec::new(),
@@ -74,12 +77,8 @@ impl Tally {
         let why = match what {
             Redriven::As(id) => {
                 let stream = letter.note.source.clone();
-                *self.moved.entry(stream.clone()).or_default() += 1;
-                let id = match self.act {
-                    Act::Move => Some(id.clone()),
-                    Act::Rehearse => None,
-                };
-                return Ok(Moved { letter: letter.id.to_string(), stream, id });
+                *self.moved.entry(stream).or_default() += 1;
+                return Ok(self.line_of(letter, id));
             }
             Redriven::Missing => "someone else was faster".to_owned(),
             Redriven::NotALetter => "no burial wrote it".to_owned(),
@@ -93,6 +92,20 @@ impl Tally {
         };
         self.stayed += 1;
         Err(why)
+    }
+
+    /// Counts a letter that another of the same message moved for, as the new message of this id.
+    pub(super) fn add_along(&mut self, letter: &DeadLetter, id: &str) -> Moved {
+        self.along += 1;
+        self.line_of(letter, id)
+    }
+
+    fn line_of(&self, letter: &DeadLetter, id: &str) -> Moved {
+        let id = match self.act {
+            Act::Move => Some(id.to_owned()),
+            Act::Rehearse => None,
+        };
+        Moved { letter: letter.id.to_string(), stream: letter.note.source.clone(), id }
     }
 
     /// Notes that a stream was searched to its end, and how many letters there were to choose from.
@@ -117,7 +130,12 @@ impl Tally {
             Act::Move => "moved",
             Act::Rehearse => "would move",
         };
-        format!("{did} {}", moves.collect::<Vec<_>>().join(", "))
+        let along = match (self.along, self.act) {
+            (0, _) => String::new(),
+            (along, Act::Move) => format!("; {} of the same went with it", other(along)),
+            (along, Act::Rehearse) => format!("; {} of the same would go with it", other(along)),
+        };
+        format!("{did} {}{along}", moves.collect::<Vec<_>>().join(", "))
     }
 
     /// Whether what was asked for was done.
@@ -150,4 +168,9 @@ impl Tally {
             (_, all) => format!("none of the {all} dead letters on {streams} matches"),
         }
     }
+}
+
+/// Letters beside those that moved.
+fn other(letters: u64) -> String {
+    print::count(letters, "other letter")
 }

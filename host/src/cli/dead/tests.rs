@@ -11,7 +11,7 @@ use super::tally::{Act, Tally, Wanted};
 use crate::broker::{DeadLetter, Note, Redriven};
 use crate::message::Field;
 
-fn letter(id: &str, handler: &str, reason: &str) -> DeadLetter {
+pub(super) fn letter(id: &str, handler: &str, reason: &str) -> DeadLetter {
     let note = Note {
         source: "orders".into(),
         id: "7-1".into(),
