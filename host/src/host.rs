@@ -26,7 +26,7 @@ use tokio::task::{JoinError, JoinSet};
 pub use state::{HandlerState, Roster};
 
 use crate::broker::{Broker, BrokerError};
-use crate::manifest::{Handler, HostSettings, Manifest, RedisSettings, Sharding};
+use crate::manifest::{Handler, HostSettings, Manifest, RedisSettings, Sharding, whole};
 use crate::sandbox::{Capacity, Limits, Plugin, Readers, Runner, Sandbox, SandboxError};
 use crate::shutdown::Stop;
 use handlers::{Employed, Opening};
@@ -296,7 +296,8 @@ async fn sharded(
     let mut sharded: Vec<Sharding> =
         manifest.handlers.iter().filter_map(Handler::sharding).collect();
     for handler in &manifest.handlers {
-        for stream in handler.grants.outputs.names() {
+        let names = handler.grants.outputs.names();
+        for stream in names.flat_map(|name| [Some(name), whole(name)]).flatten() {
             if sharded.iter().any(|known| *known.stream == *stream) {
                 continue;
             }

@@ -145,6 +145,12 @@ fn publish_picks_the_shard_by_the_field_and_all_are_used() {
         redis.entries("in:{2}").last().map(|entry| entry.get("key")),
         Some("123456789".into())
     );
+    for at in [&["--redis", &url][..], &[]] {
+        let astray = [&["publish", "in:{4}", "key=a"], at].concat();
+        let done = Setup::new(&server, &manifest).command(&astray).finish();
+        assert!(done.stderr.contains("the last of them `in:{3}`"), "{}", done.stderr);
+        done.expect(2);
+    }
     let _host = Host::start(&server, &manifest);
     all_in_order(&mut redis, &streams, 200);
     let other = Setup::new(&server, &sharded(3)).command(&["publish", "in", "key=a"]).finish();
@@ -172,6 +178,21 @@ fn outputs_for_a_sharded_stream_go_to_the_shard_and_its_own_are_denied() {
     }
     let letters = redis.wait_for(2, "in:{0}:dead");
     assert!(letters.iter().all(|letter| letter.get("tidegate.reason") == "denied"));
+}
+
+#[test]
+fn an_output_for_a_shard_that_does_not_exist_is_denied_and_says_which_do() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let astray =
+        "[handler.first]\nplugin = \"probe.wasm\"\nstream = \"start\"\noutputs = [\"in:{3}\"]\n";
+    let _host = Host::start(&server, &format!("{astray}\n{}", sharded(3)));
+    redis.add("start", &[("data", "a"), ("emit", "in:{3}")]);
+    let letter = redis.wait_first("{start}:dead");
+    assert_eq!(letter.get("tidegate.reason"), "denied");
+    let error = letter.get("tidegate.error");
+    assert!(error.contains("the last of them `in:{2}`"), "{error}");
+    assert_eq!(redis.length("in:{3}"), 0);
 }
 
 #[test]

@@ -50,13 +50,19 @@ fn shown(name: &str) -> impl std::fmt::Display {
     shown
 }
 
-/// The outcome, each output for a stream that is made of several going to one of those.
+/// The outcome, each output for a stream that is made of several going to one of those; a fault
+/// where it is for one that would be, and is not.
 pub(super) fn route(outcome: Outcome, sharded: &[Sharding]) -> Outcome {
     let Outcome::Done(mut outputs) = outcome else { return outcome };
     if !sharded.is_empty() {
         for output in &mut outputs {
             match output {
                 Output::Append(entry) => {
+                    let objection =
+                        sharded.iter().find_map(|sharding| sharding.objection(&entry.stream));
+                    if let Some(why) = objection {
+                        return Outcome::Fault(Fault::new(FaultKind::Denied, why));
+                    }
                     let whole = sharded.iter().find(|sharding| *sharding.stream == *entry.stream);
                     if let Some(sharding) = whole {
                         entry.stream = sharding.of(&entry.fields);

@@ -42,7 +42,7 @@ pub use interpolate::{Environment, ProcessEnvironment};
 pub use limits::{Limits, Rollout};
 pub use redis::{Address, RedisSettings, Secret, Tls};
 pub use report::{Problem, Report};
-pub use sharding::Sharding;
+pub use sharding::{Sharding, whole};
 pub use stream::hash_tag;
 pub use units::duration;
 

@@ -35,6 +35,27 @@ impl Sharding {
             index.and_then(|rest| rest.strip_suffix('}')).and_then(|i| i.parse::<u32>().ok());
         index.is_some_and(|index| index < self.count.get() && stream == shard(&self.stream, index))
     }
+
+    /// Why nobody would read what is appended to a stream: it is named as one of those that this
+    /// one is made of, and is none of them.
+    pub fn objection(&self, stream: &str) -> Option<String> {
+        if whole(stream) != Some(&self.stream) || self.has(stream) {
+            return None;
+        }
+        let last = shard(&self.stream, self.count.get() - 1);
+        Some(format!(
+            "`{}` is made of {} streams, the last of them `{last}`, so nobody reads `{stream}`; \
+             name `{0}`, and the right one is picked",
+            self.stream, self.count
+        ))
+    }
+}
+
+/// The stream that another would be a shard of, by its name.
+pub fn whole(stream: &str) -> Option<&str> {
+    let (whole, index) = stream.strip_suffix('}')?.rsplit_once(":{")?;
+    let is_number = !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number && !whole.is_empty()).then_some(whole)
 }
 
 #[cfg(test)]
@@ -61,5 +82,16 @@ mod tests {
         let has = |name| sharding().has(name);
         assert!(has("orders:{0}") && has("orders:{7}"));
         assert!(!has("orders:{8}") && !has("orders:{07}") && !has("orders") && !has("other:{1}"));
+    }
+
+    #[test]
+    fn a_name_of_a_shard_that_is_none_is_objected_to() {
+        let objection = |name| sharding().objection(name);
+        for fine in ["orders:{0}", "orders:{7}", "orders", "other:{9}", "orders:{x}", "orders:{}"] {
+            assert_eq!(objection(fine), None, "{fine}");
+        }
+        for wrong in ["orders:{8}", "orders:{07}"] {
+            assert!(objection(wrong).unwrap().contains("the last of them `orders:{7}`"), "{wrong}");
+        }
     }
 }

@@ -17,7 +17,7 @@ use tokio::io::AsyncRead;
 use super::source::Source;
 use super::{Failure, print};
 use crate::broker::{Broker, ENTRY_FIELDS_MAX};
-use crate::manifest::Sharding;
+use crate::manifest::{Sharding, whole};
 use crate::message::Field;
 use fields::Shape;
 use lines::Lines;
@@ -106,6 +106,12 @@ async fn sharding(arguments: &Arguments, broker: &Broker) -> Result<Option<Shard
             broker.agree(&handler).await?;
             return Ok(handler.sharding());
         }
+    }
+    if let Some(whole) = whole(&arguments.stream)
+        && let Some(sharding) = broker.sharding(whole).await?
+        && let Some(problem) = sharding.objection(&arguments.stream)
+    {
+        return Err(Failure::Usage(problem));
     }
     Ok(broker.sharding(&arguments.stream).await?)
 }
