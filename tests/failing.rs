@@ -81,12 +81,17 @@ fn a_message_that_waits_for_its_retry_holds_no_worker() {
 #[test]
 fn a_retry_comes_not_before_its_time_and_soon_after() {
     let (_server, mut redis, _host) = probe("");
-    let id = redis.add("in", &[("retry-after-ms", "700"), ("emit", "out")]);
-    let out = redis.wait_first("out");
-    assert_eq!(out.get("attempt"), "2");
-    let waited = out.millis() - harness::millis(&id);
-    assert!(waited >= 700, "after {waited} ms");
-    assert!(waited < 2500, "after {waited} ms: an idle host looks up when a retry is due");
+    let mut waits = Vec::new();
+    for count in 1..=5 {
+        let id = redis.add("in", &[("retry-after-ms", "700"), ("emit", "out")]);
+        let out = redis.wait_for(count, "out").pop().unwrap();
+        assert_eq!((out.get("id"), out.get("attempt")), (id.clone(), "2".into()));
+        waits.push(out.millis() - harness::millis(&id));
+    }
+    assert!(waits.iter().all(|waited| *waited >= 700), "after {waits:?} ms");
+    // Of five the machine may have been busy at one or two.
+    waits.sort_unstable();
+    assert!(waits[2] < 1700, "after {waits:?} ms: an idle host looks up when a retry is due");
 }
 
 #[test]
