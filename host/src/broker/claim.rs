@@ -36,7 +36,14 @@ pub(super) enum Terms {
     Alone,
     /// To run alone, after one more death of a host.
     Died,
+    /// Likewise, as the first that this host runs alone.
+    First,
+    /// To run with others of their kind, after the first death of a host; those of a second are left.
+    Together,
 }
+
+/// How an entry is on trial that is to be buried; `claim.lua` says what the others mean.
+pub(super) const CONDEMNED: i64 = 4;
 
 impl Terms {
     fn as_str(self) -> &'static str {
@@ -44,6 +51,8 @@ impl Terms {
             Self::Crowd => "crowd",
             Self::Alone => "alone",
             Self::Died => "died",
+            Self::First => "first",
+            Self::Together => "together",
         }
     }
 }
@@ -76,8 +85,8 @@ impl Claimed {
 #[derive(Debug)]
 pub(super) struct Taken {
     pub delivery: Delivery,
-    /// How often a host died while it was in flight, and it has not run alone since.
-    pub deaths: u32,
+    /// What is to be made of it should its host die, as a number of `claim.lua`.
+    pub trial: i64,
 }
 
 impl Claims {
@@ -124,9 +133,9 @@ impl Claims {
 
     fn taken(&self, entry: Value) -> Result<Taken, UnexpectedReply> {
         let mut parts = reply::array("claim.lua", entry)?;
-        let deaths = reply::integer("claim.lua", &parts.pop().unwrap_or_default())?;
+        let trial = reply::integer("claim.lua", &parts.pop().unwrap_or_default())?;
         let delivery = self.redelivery(parts)?;
-        Ok(Taken { delivery, deaths: u32::try_from(deaths).unwrap_or_default() })
+        Ok(Taken { delivery, trial })
     }
 
     /// The delivery of an entry as a script gives it: id, fields, recorded failures.

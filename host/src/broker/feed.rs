@@ -137,8 +137,8 @@ impl Feed {
         if self.presence.is_contested() {
             self.move_out().await?;
         }
-        match self.returns.quarantine.next(&self.stop).await? {
-            Next::Alone(suspect) => return self.in_time(suspect).await,
+        match self.returns.quarantine.next(slots, &self.stop).await? {
+            Next::Alone(suspects) => return self.in_time(suspects).await,
             Next::Nobody => return Ok(Vec::new()),
             Next::Crowd => {}
         }
@@ -156,10 +156,10 @@ impl Feed {
         Ok(found)
     }
 
-    /// A suspect, once there is a token for it where the handler has a rate.
-    async fn in_time(&mut self, suspect: Delivery) -> Result<Vec<Delivery>, ReadError> {
-        let Some(mut meter) = self.meter.take() else { return Ok(vec![suspect]) };
-        meter.early.push(suspect);
+    /// Suspects, once there are tokens for them where the handler has a rate.
+    async fn in_time(&mut self, suspects: Vec<Delivery>) -> Result<Vec<Delivery>, ReadError> {
+        let Some(mut meter) = self.meter.take() else { return Ok(suspects) };
+        meter.early.extend(suspects);
         let ripe = loop {
             match meter.ripened().await {
                 Ok(ripe) if ripe.is_empty() && !self.stop.is_cancelled() => {}

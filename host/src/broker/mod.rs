@@ -54,6 +54,7 @@ mod shards;
 mod share;
 mod source;
 mod subscription;
+mod suspects;
 mod tenure;
 mod trouble;
 mod valve;

@@ -40,6 +40,8 @@ pub(super) struct Orphans {
     claims: Claims,
     /// Whether there may be something.
     wanted: bool,
+    /// Whether dead hosts may hold more than there was room for among the suspects.
+    more: bool,
     /// Live hosts may seem dead until then.
     spared_until: Option<Instant>,
 }
@@ -78,7 +80,7 @@ enum Deaths {
 
 impl Orphans {
     pub(super) fn new(post: Arc<Post>, claims: Claims) -> Self {
-        Self { post, claims, wanted: false, spared_until: None }
+        Self { post, claims, wanted: false, more: false, spared_until: None }
     }
 
     /// Has other consumers looked at.
@@ -97,9 +99,11 @@ impl Orphans {
         slots: usize,
         quarantine: &mut Quarantine,
     ) -> Result<Vec<Delivery>, ReadError> {
-        if !std::mem::take(&mut self.wanted) {
+        let more = self.more && !quarantine.is_busy();
+        if !std::mem::take(&mut self.wanted) && !more {
             return Ok(Vec::new());
         }
+        self.more = false;
         let Census { lifeless, unowned, deaths } = self.census().await?;
         if deaths == Deaths::Counted && !quarantine.is_busy() {
             quarantine.tidy().await?;
@@ -111,8 +115,7 @@ impl Orphans {
         let mut taken = Vec::new();
         for left in lifeless.iter().filter(|consumer| consumer.pending > 0) {
             match left.kind {
-                Kind::Host if !quarantine.is_busy() => self.suspect(left, quarantine).await?,
-                Kind::Host => {}
+                Kind::Host => self.suspect(left, quarantine).await?,
                 Kind::Stranger => taken = self.adopt(&left.name, slots, quarantine).await?,
             }
             if !taken.is_empty() {
@@ -215,11 +218,21 @@ impl Orphans {
         Ok(())
     }
 
-    /// Suspects what a dead host held of having killed it.
-    async fn suspect(&self, dead: &Consumer, quarantine: &mut Quarantine) -> Result<(), ReadError> {
-        let ids = self.claims.pending(&dead.name, IDLE, None, PAGE).await?;
-        self.regain(&dead.name, &ids).await?;
-        quarantine.add(&ids, &dead.name, Terms::Died);
+    /// Suspects what a dead host held of having killed it, as far as there is room.
+    async fn suspect(
+        &mut self,
+        dead: &Consumer,
+        quarantine: &mut Quarantine,
+    ) -> Result<(), ReadError> {
+        let mut behind = None;
+        while quarantine.has_room() {
+            let page = self.claims.pending(&dead.name, IDLE, behind, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            behind = Some(*last);
+            self.regain(&dead.name, &page).await?;
+            quarantine.add(&page, &dead.name, Terms::Died);
+        }
+        self.more = true;
         Ok(())
     }
 

@@ -123,6 +123,8 @@ pub(super) struct Presence {
     contested: AtomicBool,
     /// A host of this name died, and not all that it held is back yet.
     inherits: AtomicBool,
+    /// What runs alone, until it is known to have let this host live.
+    on_trial: Mutex<Vec<MessageId>>,
 }
 
 /// What a host has to tell of one handler.
@@ -159,6 +161,7 @@ impl Presence {
             name: Name::default(),
             contested: AtomicBool::new(false),
             inherits: AtomicBool::new(false),
+            on_trial: Mutex::default(),
         };
         presence.find_name().await?;
         Ok(presence)
@@ -188,6 +191,16 @@ impl Presence {
     /// Notes that all that an earlier host of this name held is back.
     pub(super) fn has_inherited(&self) {
         self.inherits.store(false, Ordering::Release);
+    }
+
+    /// What runs alone, and has let this host live so far.
+    pub(super) fn on_trial(&self) -> Vec<MessageId> {
+        self.on_trial.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes what runs alone from now on; none if nothing does.
+    pub(super) fn try_alone(&self, ids: Vec<MessageId>) {
+        *self.on_trial.lock().unwrap_or_else(PoisonError::into_inner) = ids;
     }
 
     /// Leaves a contested name to the other host and takes another. Gives the old one.
@@ -272,7 +285,8 @@ impl Presence {
     /// Says that this host is done, so that no one waits for its key to end.
     pub(super) async fn leave(&self) {
         let name = self.name.now();
-        let _ = self.link.query(&self.acquitting(&[])).await;
+        // What still runs alone has let this host live for as long as it was to.
+        let _ = self.link.query(&self.acquitting(&self.on_trial())).await;
         let keys = [&*self.keys.live(&name), &*self.keys.hosts, &*self.keys.stream];
         let mut leaving = Lua::Leave.call(&keys);
         leaving.arg(&*name).arg(&self.token).arg(&*self.group);

@@ -1,22 +1,23 @@
 //! Running messages alone that were in flight when their host died, so that the one which
 //! killed it is found and those beside it are not blamed.
 //!
-//! A suspect stays pending where it is until its turn comes. In the step that takes it, its
-//! death is counted, so that a host which dies then has named the culprit: whoever finds the
-//! entry with a second death buries it. One that lets its host live is a suspect no longer.
+//! A suspect stays pending where it is until its turn comes. The step that takes it notes how it
+//! runs, so that a host which dies then has said something about it: whoever finds the entry of
+//! a host that died with nothing else to blame buries it. One that lets its host live is a
+//! suspect no longer. Who is next, and with whom, is said by [`Suspects`].
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
-use super::claim::{Claims, Terms};
+use super::claim::{CONDEMNED, Claims, Terms};
 use super::feed::ReadError;
 use super::keys::WAITING;
 use super::post::Post;
 use super::presence::Presence;
+use super::suspects::{Group, Suspects};
 use crate::message::{Delivery, MessageId};
 use crate::outcome::Reason;
 use crate::shutdown::Stop;
@@ -28,38 +29,24 @@ const SHIFT: Duration = Duration::from_secs(1);
 /// again, and it waits for twice as long the next time: one may wait for another to be read.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Suspects that are known at a time; further ones are found when these are done.
-const SUSPECTS: usize = 1000;
-
-/// A second death, while nothing ran beside it, is no coincidence.
-const DEATHS: u32 = 2;
-
 /// The suspects of one handler that this host knows of.
 pub(super) struct Quarantine {
     post: Arc<Post>,
     presence: Arc<Presence>,
     claims: Claims,
-    /// One suspect at a time in the whole process, whichever handler's.
+    /// One handler's suspects at a time in the whole process.
     cell: Arc<Semaphore>,
     permit: Option<OwnedSemaphorePermit>,
-    waiting: VecDeque<Suspect>,
-    /// The one that runs alone, until it is known to have let its host live.
-    running: Option<MessageId>,
+    suspects: Suspects,
     /// When the turn of whoever has it ends.
     shift_ends: Option<Instant>,
     patience: Duration,
 }
 
-struct Suspect {
-    id: MessageId,
-    holder: Arc<str>,
-    terms: Terms,
-}
-
 /// Whose turn it is.
 pub(super) enum Next {
-    /// This one's, alone: nothing may be read until it is decided.
-    Alone(Delivery),
+    /// That of these, with nothing beside them: nothing may be read until they are decided.
+    Alone(Vec<Delivery>),
     /// Everyone's.
     Crowd,
     /// Nobody's: the host stops.
@@ -73,43 +60,47 @@ impl Quarantine {
         claims: Claims,
         cell: Arc<Semaphore>,
     ) -> Self {
-        let (permit, running, shift_ends) = (None, None, None);
-        let (waiting, patience) = (VecDeque::new(), PATIENCE);
-        Self { post, presence, claims, cell, permit, waiting, running, shift_ends, patience }
+        let (permit, shift_ends) = (None, None);
+        let (suspects, patience) = (Suspects::default(), PATIENCE);
+        Self { post, presence, claims, cell, permit, suspects, shift_ends, patience }
     }
 
     /// Whether suspects wait for their turn.
     pub(super) fn is_busy(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.suspects.is_empty()
+    }
+
+    /// Whether further suspects can be added.
+    pub(super) fn has_room(&self) -> bool {
+        self.suspects.has_room()
     }
 
     /// Whether an entry is known as a suspect.
     pub(super) fn knows(&self, id: &MessageId) -> bool {
-        self.running.as_ref() == Some(id) || self.waiting.iter().any(|suspect| suspect.id == *id)
+        self.presence.on_trial().contains(id) || self.suspects.know(id)
     }
 
     /// Has entries run alone.
     pub(super) fn add(&mut self, ids: &[MessageId], holder: &str, terms: Terms) {
         let holder: Arc<str> = holder.into();
-        let before = self.waiting.len();
-        for id in ids {
-            if self.waiting.len() < SUSPECTS && !self.knows(id) && !self.post.held.contains(id) {
-                self.waiting.push_back(Suspect { id: *id, holder: holder.clone(), terms });
-            }
-        }
-        let count = self.waiting.len() - before;
+        let on_trial = self.presence.on_trial();
+        let held = &self.post.held;
+        let unknown = ids.iter().filter(|id| !on_trial.contains(id) && !held.contains(id));
+        let count = self.suspects.add(unknown, &holder, terms);
         if count > 0 {
             tracing::info!(handler = %self.post.handler.name, from = %holder, count,
-                "in flight when their host died; they run one at a time");
+                "in flight when their host died; they run apart from all others");
         }
     }
 
-    /// Waits until nothing else is at work if it is a suspect's turn, and gives the suspect.
-    pub(super) async fn next(&mut self, stop: &Stop) -> Result<Next, ReadError> {
-        if self.running.is_none() && !self.is_turn() {
+    /// Waits until nothing else is at work if it is the suspects' turn, and gives those that are
+    /// next, `most` at most.
+    pub(super) async fn next(&mut self, most: usize, stop: &Stop) -> Result<Next, ReadError> {
+        let running = self.presence.on_trial();
+        if running.is_empty() && !self.is_turn() {
             return Ok(Next::Crowd);
         }
-        let patience = self.running.is_none().then_some(self.patience);
+        let patience = running.is_empty().then_some(self.patience);
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(Next::Nobody),
@@ -121,15 +112,17 @@ impl Quarantine {
                 return Ok(Next::Crowd);
             }
         }
-        if let Some(id) = self.running {
-            self.post.link.query(&self.presence.acquitting(&[id])).await?;
-            self.running = None;
+        if !running.is_empty() {
+            self.post.link.query(&self.presence.acquitting(&running)).await?;
+            self.presence.try_alone(Vec::new());
         }
         if self.is_turn() && self.enter(stop).await {
-            while let Some(suspect) = self.waiting.pop_front() {
-                if let Some(delivery) = self.take(suspect).await? {
-                    self.running = Some(delivery.message.id);
-                    return Ok(Next::Alone(delivery));
+            let burst = self.post.handler.rate.map(|rate| rate.burst.get() as usize);
+            let most = most.min(burst.unwrap_or(most));
+            while let Some(group) = self.suspects.next(most) {
+                let taken = self.take(group).await?;
+                if !taken.is_empty() {
+                    return Ok(Next::Alone(taken));
                 }
             }
         }
@@ -177,26 +170,32 @@ impl Quarantine {
         self.permit.is_some()
     }
 
-    async fn take(&mut self, suspect: Suspect) -> Result<Option<Delivery>, ReadError> {
-        let Suspect { id, holder, terms } = suspect;
-        let claimed = self.claims.claim(&holder, &[id], terms).await;
-        if claimed.is_err() {
-            // It may have been taken: then its death is counted already, and nobody died since.
+    async fn take(&mut self, group: Group) -> Result<Vec<Delivery>, ReadError> {
+        let claimed = self.claims.claim(&group.holder, &group.ids, group.terms).await;
+        let claimed = claimed.inspect_err(|_| {
+            // They may have been taken: then how they run is noted already, and nobody died since.
             let holder = self.post.consumer.now();
-            self.waiting.push_front(Suspect { id, holder, terms: Terms::Alone });
-        }
-        let Some(taken) = claimed?.taken.pop() else { return Ok(None) };
-        if &*holder == WAITING {
+            self.suspects.set_apart(&group.ids, &holder, Terms::Alone);
+        })?;
+        self.suspects.put_back(&group, group.ids.get(claimed.seen..).unwrap_or_default());
+        self.suspects.set_apart(&claimed.suspects, &group.holder, Terms::Died);
+        if &*group.holder == WAITING {
             self.post.wake.after(Duration::ZERO);
         }
-        if taken.deaths < DEATHS {
-            return Ok(Some(taken.delivery));
+        let (condemned, tried): (Vec<_>, Vec<_>) =
+            claimed.taken.into_iter().partition(|taken| taken.trial == CONDEMNED);
+        for taken in condemned {
+            let id = taken.delivery.message.id;
+            tracing::error!(handler = %self.post.handler.name, stream = %self.post.handler.stream, message_id = %id,
+                "its host died again while it was in flight alone; burying it");
+            let error = "the host died twice while this message was in flight, or more often; the last time it ran alone";
+            self.claims.condemn(taken.delivery, Reason::Trap, error.to_owned());
         }
-        tracing::error!(handler = %self.post.handler.name, stream = %self.post.handler.stream, message_id = %id,
-            "its host died twice while it was in flight, the second time alone; burying it");
-        let error = "the host died twice while this message was in flight, the second time while it ran alone";
-        self.claims.condemn(taken.delivery, Reason::Trap, error.to_owned());
-        Ok(None)
+        if !tried.is_empty() {
+            self.suspects.ran();
+            self.presence.try_alone(tried.iter().map(|taken| taken.delivery.message.id).collect());
+        }
+        Ok(tried.into_iter().map(|taken| taken.delivery).collect())
     }
 }
 

@@ -4,17 +4,25 @@
 -- ARGV  group, new consumer, consumer that must hold them now, the waiting consumer,
 --       terms, bytes at most, ids…
 -- Terms
---   'crowd'  entries that may run beside others: suspects are only named
---   'alone'  entries that run alone: suspects too
---   'died'   as 'alone', of a host that died: one more death is counted for each
+--   'crowd'     entries that may run beside others: suspects are only named
+--   'alone'     entries that run alone: suspects too
+--   'died'      as 'alone', of a host that died with them
+--   'first'     likewise, the first that the taker runs alone
+--   'together'  of a host that died with them, to run with others of their kind: suspects are only named
 -- Gives four lists and a number: the entries taken, each as {id, fields, recorded failures
--- or '', deaths}; the ids whose bodies were trimmed, which stay pending, to be buried; the
+-- or '', trial}; the ids whose bodies were trimmed, which stay pending, to be buried; the
 -- suspects that were left; and how many of the ids were looked at: the rest is left for
 -- another call, once the entries taken have so many bytes.
 --
--- A suspect is an entry with a death counted: it was in flight when its host died, and is
--- put to run alone. An entry that someone else has taken or settled meanwhile is left
--- alone; it no longer waits.
+-- A suspect is an entry with a trial noted: it was in flight when its host died, and is put to
+-- run apart from others. The trial says how it runs since:
+--   1  together with other suspects
+--   2  alone, after others in the same host
+--   3  alone, and first in its host, or for the second time
+--   4  not any more: its host died in a trial of 3, and it is to be buried
+-- A host that is killed for another reason, again and again, dies in the trial of whoever has its turn then;
+-- so that alone does not condemn: who was not first is first next time.
+-- An entry that someone else has taken or settled meanwhile is left alone; it no longer waits.
 local group, taker, holder, waiting = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local terms, budget = ARGV[5], tonumber(ARGV[6])
 local taken, trimmed, suspects = {}, {}, {}
@@ -26,22 +34,33 @@ local function forget(id)
   redis.call('HDEL', KEYS[4], id)
 end
 
+-- The trial of an entry whose host died in the one before (0: there was none).
+local function next_trial(before)
+  if before >= 3 then return 4 end
+  if terms == 'together' then return 1 end
+  if terms == 'first' or before == 2 then return 3 end
+  return 2
+end
+
 local function take(id)
   if #redis.call('XRANGE', KEYS[1], id, id) == 0 then
     redis.call('HDEL', KEYS[4], id)
     trimmed[#trimmed + 1] = id
     return
   end
-  local deaths = tonumber(redis.call('HGET', KEYS[4], id) or 0)
-  if terms == 'crowd' and deaths > 0 then
+  local trial = tonumber(redis.call('HGET', KEYS[4], id) or 0)
+  if trial > 0 and (terms == 'crowd' or terms == 'together') then
     suspects[#suspects + 1] = id
     return
   end
-  if terms == 'died' then deaths = redis.call('HINCRBY', KEYS[4], id, 1) end
+  if terms ~= 'crowd' and terms ~= 'alone' then
+    trial = next_trial(trial)
+    redis.call('HSET', KEYS[4], id, trial)
+  end
   local fields = redis.call('XCLAIM', KEYS[1], group, taker, 0, id)[1][2]
   redis.call('ZREM', KEYS[3], id)
   for _, text in ipairs(fields) do bytes = bytes + #text end
-  taken[#taken + 1] = { id, fields, redis.call('HGET', KEYS[2], id) or '', deaths }
+  taken[#taken + 1] = { id, fields, redis.call('HGET', KEYS[2], id) or '', trial }
 end
 
 for at = 7, #ARGV do
