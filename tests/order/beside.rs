@@ -127,6 +127,23 @@ fn a_message_that_is_replayed_comes_again_and_the_next_ones_after_it() {
 }
 
 #[test]
+fn many_messages_of_one_key_are_replayed_in_order() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let _host = Host::start(&server, ORDERED);
+    redis.add_many(300, "in", &[("key", "a"), ("data", "a"), ("emit", "out")]);
+    redis.add_many(300, "in", &[("key", "b"), ("data", "b"), ("emit", "out")]);
+    redis.wait_settled("in", "h");
+    redis.tell("DEL out");
+    let replay = ["replay", "h", "--from", "0", "--yes"];
+    Setup::new(&server, ORDERED).command(&replay).finish().expect(0);
+    redis.wait_settled("in", "h");
+    let out = redis.entries("out");
+    assert_eq!(out.len(), 600);
+    in_order(&out);
+}
+
+#[test]
 fn a_retry_that_is_buried_by_hand_lets_the_next_ones_on_and_no_other_retry() {
     let server = Server::start();
     let mut redis = server.client();

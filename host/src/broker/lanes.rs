@@ -69,6 +69,8 @@ struct Lines {
     waiting: usize,
     /// Ids that are not heads.
     behind: usize,
+    /// Those of them that wait in Redis, as a replay has them do, and whether their time has come.
+    parked: HashMap<MessageId, Stage>,
 }
 
 #[derive(Debug)]
@@ -87,7 +89,12 @@ impl Lanes {
         }
         let added = lines.lanes.get_mut(&key).map(|lane| lane.behind.insert(id));
         match added {
-            Some(added) => lines.behind += usize::from(added),
+            Some(added) => {
+                lines.behind += usize::from(added);
+                if added && stage == Stage::Waiting {
+                    lines.parked.insert(id, stage);
+                }
+            }
             None => lines.lead(id, key, stage, BTreeSet::new()),
         }
     }
@@ -123,8 +130,8 @@ impl Lanes {
         self.moved.notify_one();
     }
 
-    /// Takes in that heads have waited long enough. Gives how many of these ids are no heads: somebody
-    /// may have put them there, as a replay does.
+    /// Takes in that messages have waited long enough; those behind a head still wait for it. Gives how many
+    /// of these ids are not known here: somebody may have put them there, as a replay does.
     pub(super) fn due(&self, ids: impl IntoIterator<Item = MessageId>) -> usize {
         let mut lines = self.lock();
         let mut others = 0;
@@ -132,7 +139,10 @@ impl Lanes {
             match lines.stage(&id) {
                 Some(Stage::Waiting) => lines.move_to(&id, Stage::Ready),
                 Some(Stage::Ready | Stage::InHand) => {}
-                None => others += 1,
+                None => match lines.parked.get_mut(&id) {
+                    Some(stage) => *stage = Stage::Ready,
+                    None => others += 1,
+                },
             }
         }
         others
@@ -223,7 +233,8 @@ impl Lines {
         let Some(mut lane) = self.lanes.remove(&key) else { return };
         if let Some(next) = lane.behind.pop_first() {
             self.behind -= 1;
-            self.lead(next, key, Stage::Ready, lane.behind);
+            let stage = self.parked.remove(&next).unwrap_or(Stage::Ready);
+            self.lead(next, key, stage, lane.behind);
         }
     }
 }
@@ -284,6 +295,19 @@ mod tests {
         lanes.admit(id(1), key("a"), Stage::Ready);
         lanes.admit(id(2), key("a"), Stage::Ready);
         assert_eq!((lanes.take(9, End::Oldest), lanes.behind()), (vec![], 1));
+    }
+
+    #[test]
+    fn one_behind_that_waits_itself_is_known_and_has_its_turn_when_both_have_come() {
+        let lanes = Lanes::default();
+        (1..4).for_each(|number| lanes.admit(id(number), key("a"), Stage::Waiting));
+        assert_eq!(lanes.due([id(1), id(2), id(9)]), 1);
+        assert_eq!(lanes.take(9, End::Oldest), [id(1)]);
+        settled(&lanes, [(id(1), After::Next)]);
+        assert_eq!(lanes.take(9, End::Oldest), [id(2)]);
+        settled(&lanes, [(id(2), After::Next)]);
+        assert_eq!((lanes.take(9, End::Oldest), lanes.waiting()), (vec![], 1));
+        assert_eq!((lanes.due([id(3)]), lanes.take(9, End::Oldest)), (0, vec![id(3)]));
     }
 
     #[test]
