@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -41,6 +41,8 @@ pub struct Figures {
     pub healed: AtomicU64,
     /// Times the circuit opened, as everything failed.
     pub circuit_opened: AtomicU64,
+    /// Whether it is open at this moment.
+    pub circuit_is_open: AtomicBool,
     /// Times that another version of the plugin took over.
     pub swaps: AtomicU64,
     /// Times that a version of the plugin was refused, and the one at work went on.

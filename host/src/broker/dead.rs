@@ -1,23 +1,27 @@
 //! Dead letters: what an operator reads, puts back, or throws away.
 
 use redis::{RedisResult, Value};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::call::ENTRY_FIELDS_MAX;
 use super::letter::{ADDED, MARK};
 use super::link::Link;
+use super::portion::Portion;
 use super::reply::{self, RawEntry};
 use super::scripts::Lua;
 use super::{Broker, BrokerError};
 use crate::message::{Field, MessageId};
 
-/// Letters read from Redis together.
+/// Letters read from Redis together: few at first, as they may be large, then by their size and so many at most.
+const FIRST_PAGE: usize = 16;
 const PAGE: usize = 500;
 
 /// One dead-letter stream.
 pub struct DeadLetters<'a> {
     broker: &'a Broker,
     stream: String,
+    portion: Portion,
+    page: usize,
 }
 
 /// A message that was buried, and what is known of its end.
@@ -45,7 +49,8 @@ pub struct Note {
     pub handler: String,
     /// The digest of the plugin that saw it last.
     pub plugin: String,
-    /// How many attempts it had.
+    /// How many attempts it had; a number, unless somebody else wrote it.
+    #[serde(serialize_with = "number_if_it_is")]
     pub attempts: String,
     /// The word for why.
     pub reason: String,
@@ -80,7 +85,8 @@ impl DeadLetter {
 impl Broker {
     /// The dead letters on a stream.
     pub fn dead_letters(&self, stream: &str) -> DeadLetters<'_> {
-        DeadLetters { broker: self, stream: stream.to_owned() }
+        let portion = Portion::default();
+        DeadLetters { broker: self, stream: stream.to_owned(), portion, page: FIRST_PAGE }
     }
 }
 
@@ -94,11 +100,13 @@ impl DeadLetters<'_> {
     ///
     /// When Redis does not answer, or the key is not a stream.
     pub async fn page(
-        &self,
+        &mut self,
         after: Option<MessageId>,
     ) -> Result<(Vec<DeadLetter>, Option<MessageId>), BrokerError> {
         let start = after.map_or("-".to_owned(), |id| format!("({id}"));
-        let entries = self.range(&start, "+", PAGE).await?;
+        let entries = self.range(&start, "+", self.portion.of(self.page)).await?;
+        self.portion.came(&entries);
+        self.page = (self.page * 2).min(PAGE);
         let last = entries.last().map(|entry| entry.id);
         Ok((entries.into_iter().filter_map(letter).collect(), last))
     }
@@ -215,6 +223,13 @@ impl DeadLetters<'_> {
         let link: &Link = &self.broker.link;
         let failed = |source| self.broker.failed(format!("{purpose} stream `{stream}`"), source);
         link.query(command).await.map_err(failed)
+    }
+}
+
+fn number_if_it_is<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    match text.parse() {
+        Ok(number) => serializer.serialize_u64(number),
+        Err(_) => serializer.serialize_str(text),
     }
 }
 

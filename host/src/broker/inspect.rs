@@ -217,10 +217,18 @@ impl Broker {
         let mut answer = || answers.next().unwrap_or(Ok(Value::Nil)).map_err(failed);
         let now = server_millis(answer()?)?;
         let members = reply::fields("ZRANGE", answer()?)?;
-        let mut hosts: Vec<_> = consumers
-            .into_iter()
-            .map(|host| HostStatus { name: bearer(&host.name).to_owned(), ..host })
-            .collect();
+        let mut hosts: Vec<HostStatus> = Vec::new();
+        for host in consumers {
+            let name = bearer(&host.name).to_owned();
+            // A host may have had the stream before, and left entries from then.
+            match hosts.iter_mut().find(|known| known.name == name) {
+                Some(known) => {
+                    known.pending += host.pending;
+                    known.idle = known.idle.min(host.idle);
+                }
+                None => hosts.push(HostStatus { name, ..host }),
+            }
+        }
         for member in members {
             let name = String::from_utf8_lossy(&member.name).into_owned();
             if hosts.iter().all(|host| host.name != name) {

@@ -32,6 +32,8 @@ pub struct PendingEntry {
     pub deliveries: u64,
     /// How often its handling failed.
     pub failures: u32,
+    /// Whether it runs apart from all others, as a host died with it in flight.
+    pub suspected: bool,
     /// What the last failure said; none before the first.
     pub error: Option<String>,
 }
@@ -171,6 +173,7 @@ impl PendingEntries<'_> {
         asking.cmd("TIME");
         asking.add_command(of_each("HMGET", &self.keys.failures, &ids));
         asking.add_command(of_each("ZMSCORE", &self.keys.waiting, &ids));
+        asking.add_command(of_each("HMGET", &self.keys.deaths, &ids));
         for name in &unknown {
             asking.cmd("EXISTS").arg(self.sign_of(name));
         }
@@ -183,11 +186,15 @@ impl PendingEntries<'_> {
         let now = server_millis(answer())?;
         let recorded = reply::array("HMGET", answer())?;
         let due = reply::array("ZMSCORE", answer())?;
+        let deaths = reply::array("HMGET", answer())?;
         self.alive.extend(unknown.into_iter().map(|name| (name, answer() == Value::Int(1))));
-        let known = recorded.into_iter().zip(due);
+        let known = recorded.into_iter().zip(due).zip(deaths);
         rows.into_iter()
             .zip(known)
-            .map(|(row, (recorded, due))| Ok(self.entry(row, now, recorded, due)?))
+            .map(|(row, ((recorded, due), deaths))| {
+                let suspected = deaths != Value::Nil;
+                Ok(PendingEntry { suspected, ..self.entry(row, now, recorded, due)? })
+            })
             .collect()
     }
 
@@ -212,6 +219,7 @@ impl PendingEntries<'_> {
             idle: row.idle,
             deliveries: row.deliveries,
             failures: recorded.as_deref().map_or(0, failures),
+            suspected: false,
             error: recorded.as_deref().map(last_error),
         })
     }

@@ -77,6 +77,9 @@ pub struct Sign {
     /// Requests that Redis refused or did not answer since the host started, by the word for why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub troubles: BTreeMap<String, u64>,
+    /// Whether its circuit is open: everything failed, and it only tries one message now and then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub circuit_open: bool,
     /// Messages handled a second, over the last few seconds.
     pub rate: f64,
 }
@@ -337,6 +340,7 @@ impl Teller {
             duplicates: read(&self.figures.duplicates),
             buried: self.figures.buried_in_all(),
             troubles: self.troubles(),
+            circuit_open: self.figures.circuit_is_open.load(Ordering::Relaxed),
             rate,
         }
     }

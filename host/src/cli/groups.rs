@@ -10,6 +10,8 @@ pub(super) struct Groups {
     pub(super) broker: Broker,
     /// A handler for each of its streams and groups.
     pub(super) handlers: Vec<Handler>,
+    /// The handlers as the manifest has them.
+    chosen: Vec<Handler>,
 }
 
 impl Groups {
@@ -23,10 +25,29 @@ impl Groups {
         let chosen = choose(&manifest, names)?;
         let broker = source.connect(client).await?;
         let mut handlers = Vec::new();
-        for handler in chosen {
+        for handler in &chosen {
             handlers.extend(broker.on_each_group(handler).await?);
         }
-        Ok(Self { broker, handlers })
+        Ok(Self { broker, handlers, chosen: chosen.into_iter().cloned().collect() })
+    }
+
+    /// Why what is handed to these handlers now is not handled at once. What cannot be asked is not said:
+    /// it only goes with what was done.
+    pub(super) async fn holdups(&self) -> Vec<String> {
+        let mut holdups = Vec::new();
+        for handler in &self.chosen {
+            let name = &handler.name;
+            if let Ok(Some(_)) = self.broker.paused(handler).await {
+                holdups.push(format!("`{name}` is paused: `tidegate resume {name}` has it go on"));
+            }
+            let mut streams = handler.on_each_stream();
+            let Ok(group) = self.broker.inspect(&streams.swap_remove(0)).await else { continue };
+            if group.is_none_or(|group| group.hosts.iter().all(|host| host.sign.is_none())) {
+                holdups
+                    .push(format!("no host of `{name}` is alive: the next to start takes it up"));
+            }
+        }
+        holdups
     }
 }
 

@@ -4,6 +4,7 @@
 //! when it is done, 1 when it failed, 2 when the command line or the manifest
 //! is wrong.
 
+mod amiss;
 mod check;
 mod compile;
 mod dead;
@@ -216,8 +217,14 @@ impl Command {
     }
 }
 
-/// Prints an error and its causes, each once.
+/// Prints an error and its causes.
 fn explain(failure: &Failure) {
+    // Servers, manifests and guests have a say in it.
+    eprintln!("tidegate: {}", print::legible_lines(&reasons(failure)));
+}
+
+/// An error and its causes, each once.
+fn reasons(failure: &dyn Error) -> String {
     let mut text = failure.to_string();
     let mut cause = failure.source();
     while let Some(error) = cause {
@@ -228,5 +235,5 @@ fn explain(failure: &Failure) {
         }
         cause = error.source();
     }
-    eprintln!("tidegate: {text}");
+    text
 }

@@ -61,12 +61,13 @@ fn before(now: u64, ago: Duration) -> u64 {
     now.saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// A time in milliseconds since the Unix epoch, for people and programs (RFC 3339).
+/// A time in milliseconds since the Unix epoch, for people and programs (RFC 3339): whole, so that a range which
+/// ends at what was shown has it.
 pub(super) fn shown(millis: u64) -> String {
     // Later than the format has years for: an id that a producer chose.
-    const END: u64 = 253_402_300_799_000;
+    const END: u64 = 253_402_300_799_999;
     let time: SystemTime = UNIX_EPOCH + Duration::from_millis(millis.min(END));
-    humantime::format_rfc3339_seconds(time).to_string()
+    humantime::format_rfc3339_millis(time).to_string()
 }
 
 #[cfg(test)]
@@ -103,7 +104,8 @@ mod tests {
 
     #[test]
     fn a_time_that_no_calendar_has_is_shown_all_the_same() {
-        assert_eq!(shown(1000), "1970-01-01T00:00:01Z");
-        assert_eq!(shown(u64::MAX), "9999-12-31T23:59:59Z");
+        assert_eq!(shown(1234), "1970-01-01T00:00:01.234Z");
+        assert_eq!(moment(&shown(1234)), Ok(Moment::Time(1234)));
+        assert_eq!(shown(u64::MAX), "9999-12-31T23:59:59.999Z");
     }
 }

@@ -6,12 +6,13 @@ use comfy_table::{Cell, Color};
 use serde::Serialize;
 
 use super::Failure;
+use super::amiss::Amiss;
 use super::groups::Groups;
 use super::listing::{FormWanted, Listed, Listing};
 use super::moment;
 use super::print::{self, cell, number};
 use super::source::Source;
-use crate::broker::{Holder, PendingEntry};
+use crate::broker::{Broker, Holder, PendingEntry};
 use crate::manifest::{self, Handler};
 
 #[derive(Debug, clap::Args)]
@@ -39,22 +40,32 @@ fn span(text: &str) -> Result<Duration, String> {
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let groups = Groups::open(&arguments.source, &arguments.handlers, "tidegate-pending").await?;
     let mut listing = Listing::new(arguments.wanted.form(), arguments.limit);
-    'handlers: for handler in &groups.handlers {
-        let Some(mut entries) = groups.broker.pending(handler, arguments.idle).await? else {
-            continue;
-        };
-        loop {
-            let page = entries.next().await?;
-            if page.is_empty() {
-                break;
-            }
-            listing.page(page.into_iter().map(|entry| Shown::new(handler, entry)).collect())?;
-            if listing.is_over() {
-                break 'handlers;
-            }
+    let mut amiss = Amiss::default();
+    for handler in &groups.handlers {
+        amiss.pass_over(list(&groups.broker, handler, arguments.idle, &mut listing).await)?;
+        if listing.is_over() {
+            break;
         }
     }
-    listing.end("nothing is pending")
+    listing.end("nothing is pending")?;
+    amiss.verdict()
+}
+
+async fn list(
+    broker: &Broker,
+    handler: &Handler,
+    idle: Duration,
+    listing: &mut Listing,
+) -> Result<(), Failure> {
+    let Some(mut entries) = broker.pending(handler, idle).await? else { return Ok(()) };
+    while !listing.is_over() {
+        let page = entries.next().await?;
+        if page.is_empty() {
+            break;
+        }
+        listing.page(page.into_iter().map(|entry| Shown::new(handler, entry)).collect())?;
+    }
+    Ok(())
 }
 
 /// An entry as it is printed.
@@ -72,6 +83,8 @@ struct Shown {
     idle_ms: u64,
     deliveries: u64,
     failures: u32,
+    /// Whether it runs apart from all others, as a host died with it in flight.
+    suspected: bool,
     error: Option<String>,
     /// In how long its next attempt is due; absent unless it waits.
     due_in_ms: Option<u64>,
@@ -95,6 +108,7 @@ impl Shown {
             idle_ms: entry.idle,
             deliveries: entry.deliveries,
             failures: entry.failures,
+            suspected: entry.suspected,
             error: entry.error,
             due_in_ms,
         }
@@ -111,6 +125,7 @@ impl Listed for Shown {
         "for",
         "deliveries",
         "failures",
+        "suspected",
         "next try",
         "last error",
     ];
@@ -127,6 +142,7 @@ impl Listed for Shown {
             number(print::span(self.idle_ms)),
             number(self.deliveries),
             number(self.failures),
+            if self.suspected { cell("yes").fg(Color::Red) } else { cell("no") },
             cell(&self.due_in_ms.map_or(print::ABSENT.to_owned(), print::due)),
             self.error.as_deref().map_or(cell(print::ABSENT), cell),
         ]
@@ -146,6 +162,7 @@ mod tests {
             idle: 2500,
             deliveries: 2,
             failures: 1,
+            suspected: true,
             error: Some("first\u{1b}[2J".into()),
         };
         let handler = {
@@ -159,9 +176,9 @@ mod tests {
         };
         let waiting = row(Holder::Nobody { due_in: Some(61_000) });
         assert_eq!(waiting[3..6], ["waiting", "–", "2s"]);
-        assert_eq!(waiting[8..], ["in 1m 1s", r"first\u{1b}[2J"]);
+        assert_eq!(waiting[8..], ["1", "in 1m 1s", r"first\u{1b}[2J"]);
         let held = row(Holder::Alive("a".into()));
-        assert_eq!(held[3..9], ["in hand", "a", "2s", "2", "1", "–"]);
+        assert_eq!(held[3..10], ["in hand", "a", "2s", "2", "1", "1", "–"]);
         assert_eq!(row(Holder::Silent("a".into()))[3], "left behind");
     }
 }

@@ -101,13 +101,23 @@ pub(super) fn legible(bytes: &[u8]) -> String {
     let Ok(text) = str::from_utf8(bytes) else { return bytes.escape_ascii().to_string() };
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() {
+        if character.is_control() || is_unseen(character) {
             shown.extend(character.escape_default());
         } else {
             shown.push(character);
         }
     }
     shown
+}
+
+/// Whether a character shows nothing itself but changes how those beside it are shown, such as their direction.
+fn is_unseen(character: char) -> bool {
+    matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+/// As [`legible`], for a text of several lines.
+pub(super) fn legible_lines(text: &str) -> String {
+    text.lines().map(|line| legible(line.as_bytes())).collect::<Vec<_>>().join("\n")
 }
 
 /// The start of a text, at most `length` characters long; cut texts end in `…`.
@@ -193,6 +203,8 @@ mod tests {
     fn what_is_shown_cannot_command_a_terminal() {
         assert_eq!(legible("né\u{1b}[2J\n".as_bytes()), r"né\u{1b}[2J\n");
         assert_eq!(legible(b"\xffa\x1b"), r"\xffa\x1b");
+        assert_eq!(legible("paid\u{202e}000".as_bytes()), r"paid\u{202e}000");
+        assert_eq!(legible_lines("a\u{1b}[1m\nb"), "a\\u{1b}[1m\nb");
     }
 
     #[test]

@@ -72,13 +72,23 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         return Err(Failure::Usage(format!("--from {} is after --to {}", range.from, range.to)));
     }
     let act = if arguments.yes { Act::InEarnest } else { Act::Count };
-    let tally = until_signal(async |stop: Stop| {
+    let (tally, done) = until_signal(async |stop: Stop| {
         // Counting is quick, and no one needs to be spared.
         let between = arguments.rate.filter(|_| act == Act::InEarnest);
         let pace = Pace::new(between, arguments.limit, stop);
-        replay(&groups, range, act, pace).await
+        let mut tally = Tally::default();
+        let done = replay(&groups, range, act, pace, &mut tally).await;
+        (tally, done)
     })
-    .await??;
+    .await?;
+    if let Err(failure) = done {
+        let messages = print::count(tally.sum.replayed, "message");
+        eprintln!("ended after {messages}{}", tally.end());
+        return Err(failure);
+    }
+    if arguments.yes && tally.sum.replayed > 0 {
+        groups.holdups().await.iter().for_each(|why| eprintln!("{why}"));
+    }
     tell(&arguments, handler, &tally)
 }
 
@@ -122,9 +132,15 @@ impl Tally {
     }
 }
 
-async fn replay(groups: &Groups, range: Range, act: Act, mut pace: Pace) -> Result<Tally, Failure> {
+async fn replay(
+    groups: &Groups,
+    range: Range,
+    act: Act,
+    mut pace: Pace,
+    tally: &mut Tally,
+) -> Result<(), Failure> {
     let bar = progress(if act == Act::Count { "counted" } else { "replayed" });
-    let mut tally = Tally::default();
+    tally.streams = groups.handlers.len();
     'groups: for handler in &groups.handlers {
         tally.last_on = handler.stream.to_string();
         let walk = groups.broker.replay(handler, range.from, range.to).await?;
@@ -145,8 +161,7 @@ async fn replay(groups: &Groups, range: Range, act: Act, mut pace: Pace) -> Resu
     }
     bar.finish_and_clear();
     tally.stopped = pace.is_stopped();
-    tally.streams = groups.handlers.len();
-    Ok(tally)
+    Ok(())
 }
 
 /// What was done, for programs.

@@ -10,10 +10,10 @@ use clap::Args;
 use comfy_table::{Cell, CellAlignment, Color};
 use serde::Serialize;
 
-use super::Failure;
 use super::print::{self, Reader};
 use super::source::Source;
-use crate::broker::{Broker, GroupStatus, HostStatus, Paused};
+use super::{Failure, explain};
+use crate::broker::{Broker, GroupStatus, HostStatus, Paused, Sign};
 use crate::manifest::{Handler, Supply};
 
 /// How often `--watch` looks; a host tells its rate no more often than this.
@@ -49,7 +49,14 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let mut every = tokio::time::interval(WATCH_EVERY);
     loop {
         every.tick().await;
-        let status = Status::read(&broker, &handlers).await?;
+        let status = match Status::read(&broker, &handlers).await {
+            Ok(status) => status,
+            // Whoever watches wants to see it come back.
+            Err(failure) => {
+                explain(&failure);
+                continue;
+            }
+        };
         let reader = if arguments.json {
             print::json_line(&status)
         } else {
@@ -152,10 +159,12 @@ impl Status {
             tables.push('\n');
             tables.push_str(&print::table(&HOST_COLUMNS, hosts));
         }
-        let refusals: Vec<_> = self.handlers.iter().flat_map(HandlerStatus::changes).collect();
-        if !refusals.is_empty() {
+        let refusals = self.handlers.iter().flat_map(HandlerStatus::changes);
+        let notes: Vec<_> =
+            self.handlers.iter().flat_map(HandlerStatus::troubles).chain(refusals).collect();
+        if !notes.is_empty() {
             tables.push('\n');
-            refusals.iter().for_each(|line| tables.push_str(line));
+            notes.iter().for_each(|line| tables.push_str(line));
         }
         tables
     }
@@ -267,12 +276,45 @@ impl HandlerStatus {
         Some(format!("{group}{each}{missing}"))
     }
 
+    /// The hosts that tell of themselves. Each shard has all of them: the first speaks for all shards.
+    fn telling(&self) -> impl Iterator<Item = (&String, &Sign)> {
+        let hosts = self.hosts.iter().filter_map(|host| Some((&host.name, host.sign.as_ref()?)));
+        hosts.filter(|_| self.shard.is_none_or(|index| index == 0))
+    }
+
+    /// Which hosts' circuits are open, and what Redis refused them, a line each.
+    fn troubles(&self) -> impl Iterator<Item = String> {
+        self.telling().flat_map(|(host, sign)| {
+            let whose = format!("{}, {}", self.handler, print::legible(host.as_bytes()));
+            let open = sign.circuit_open.then(|| {
+                format!(
+                    "{whose}: circuit open: everything failed; it tries one message now and then\n"
+                )
+            });
+            let troubles: Vec<_> = sign
+                .troubles
+                .iter()
+                .map(|(word, count)| {
+                    format!(
+                        "{} ({})",
+                        print::legible(word.as_bytes()),
+                        print::count(*count, "time")
+                    )
+                })
+                .collect();
+            let troubles = (!troubles.is_empty()).then(|| {
+                format!(
+                    "{whose}: what Redis refused or did not answer since this host started: {}\n",
+                    troubles.join(", ")
+                )
+            });
+            [open, troubles].into_iter().flatten()
+        })
+    }
+
     /// What hosts try out, and what they would not take up, a line each: what was at work before goes on.
     fn changes(&self) -> impl Iterator<Item = String> {
-        let hosts = self.hosts.iter().filter_map(|host| Some((&host.name, host.sign.as_ref()?)));
-        // Each shard has all hosts: the first tells for all of them.
-        let hosts = hosts.filter(|_| self.shard.is_none_or(|index| index == 0));
-        hosts
+        self.telling()
             .flat_map(|(host, sign)| {
                 let trying = sign.plugin_trying.as_ref().map(|digest| {
                     let (host, digest) = (print::legible(host.as_bytes()), short(digest));
@@ -307,7 +349,7 @@ impl HandlerStatus {
                 Cell::new(&self.handler),
                 number(Some(host.pending)),
                 number(host.idle.map(print::span)),
-                Cell::new(print::figure(sign.map(|sign| &sign.version))),
+                Cell::new(print::figure(sign.map(|sign| print::legible(sign.version.as_bytes())))),
                 Cell::new(print::figure(sign.map(|sign| short(&sign.plugin)))),
                 sign.map_or(Cell::new("no").fg(Color::Red), |_| Cell::new("yes")),
             ]
@@ -340,7 +382,6 @@ fn short(digest: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::Sign;
     use crate::manifest::{Manifest, ProcessEnvironment};
     use std::path::Path;
 

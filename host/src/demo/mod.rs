@@ -259,7 +259,7 @@ impl Stage<'_> {
         handler: &Handler,
         dead: &mut BTreeMap<String, u64>,
     ) -> Result<(), BrokerError> {
-        let letters = self.broker.dead_letters(&handler.dead_letter);
+        let mut letters = self.broker.dead_letters(&handler.dead_letter);
         let mut after = None;
         loop {
             let (page, last) = letters.page(after).await?;

@@ -1,5 +1,6 @@
 //! The circuit at work: told by the lanes what came of messages, asked by the reader what to read.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -99,8 +100,10 @@ impl Breaker {
                 tracing::warn!(%handler, %stream, failures = self.rule.failures, pause = ?self.rule.pause,
                     "circuit open: one message after the other failed; nothing is read, but one is tried after each pause until one succeeds");
                 add(&self.figures.circuit_opened, 1);
+                self.figures.circuit_is_open.store(true, Ordering::Relaxed);
             }
             Change::Closed => {
+                self.figures.circuit_is_open.store(false, Ordering::Relaxed);
                 tracing::info!(%handler, %stream, "circuit closed: a message succeeded; reading again")
             }
             Change::StillOpen => tracing::debug!(%handler, %stream, "what was tried failed, too"),

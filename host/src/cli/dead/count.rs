@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use comfy_table::Cell;
 use serde::Serialize;
 
+use super::amiss::Amiss;
 use super::listing::{FormWanted, Listed, Listing};
 use super::pace::progress;
 use super::print::{self, cell, number};
-use super::select::{Filter, Place};
+use super::select::{Filter, Graveyard, Place, Seen};
 use super::{Failure, moment};
 use crate::broker::DeadLetter;
 
@@ -26,17 +27,31 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let graveyard = arguments.place.open().await?;
     let bar = progress("letters counted");
     let mut counts = Counts::default();
+    let (mut seen, mut amiss) = (Seen::default(), Amiss::default());
     for stream in graveyard.streams() {
-        let mut walk = graveyard.walk(stream, &arguments.filter).await?;
-        while let Some(page) = walk.next().await? {
-            page.iter().for_each(|letter| counts.add(letter));
-            bar.set_position(counts.all);
-        }
+        let counting = count(&graveyard, stream, &arguments.filter, (&mut counts, &mut seen));
+        amiss.pass_over(counting.await)?;
+        bar.set_position(counts.all);
     }
     bar.finish_and_clear();
     let mut listing = Listing::new(arguments.wanted.form(), usize::MAX);
     listing.page(counts.rows())?;
-    listing.end("no dead letters")
+    listing.end(&seen.sentence(&arguments.filter))?;
+    amiss.verdict()
+}
+
+async fn count(
+    graveyard: &Graveyard,
+    stream: &str,
+    filter: &Filter,
+    (counts, seen): (&mut Counts, &mut Seen),
+) -> Result<(), Failure> {
+    let mut walk = graveyard.walk(stream, filter).await?;
+    while let Some(page) = walk.next().await? {
+        page.iter().for_each(|letter| counts.add(letter));
+    }
+    seen.add(walk.seen);
+    Ok(())
 }
 
 /// How many letters there are of each handler and reason: as many sums as there are kinds.

@@ -4,10 +4,12 @@ use comfy_table::Cell;
 use serde::Serialize;
 
 use super::Failure;
+use super::amiss::Amiss;
 use super::count::Counts;
 use super::listing::{FormWanted, Listed, Listing};
+use super::moment;
 use super::print::{self, cell};
-use super::select::{Filter, Place};
+use super::select::{Filter, Graveyard, Place, Seen};
 use super::show::Shown;
 use crate::broker::DeadLetter;
 
@@ -30,24 +32,53 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let graveyard = arguments.place.open().await?;
     let mut listing = Listing::new(arguments.wanted.form(), arguments.limit);
-    let mut counts = Counts::default();
-    let mut extent = Extent::Whole;
-    'streams: for stream in graveyard.streams() {
-        let mut walk = graveyard.walk(stream, &arguments.filter).await?;
-        while let Some(page) = walk.next().await? {
-            page.iter().for_each(|letter| counts.add(letter));
-            if !listing.is_over() {
-                listing.page(page.iter().map(|letter| Letter { stream, letter }).collect())?;
-            }
-            if listing.is_over() && counts.all >= COUNTED {
-                extent = Extent::Part;
-                break 'streams;
-            }
+    let mut sums = Sums::default();
+    let mut amiss = Amiss::default();
+    for stream in graveyard.streams() {
+        let listing = list(&graveyard, stream, &arguments.filter, (&mut listing, &mut sums));
+        amiss.pass_over(listing.await)?;
+        if sums.extent == Extent::Part {
+            break;
         }
     }
     let listed = listing.printed() as u64;
     listing.end_quietly()?;
-    eprintln!("{}", sentence(&counts, listed, extent));
+    eprintln!(
+        "{}",
+        match sums.counts.all {
+            0 => sums.seen.sentence(&arguments.filter),
+            _ => sentence(&sums.counts, listed, sums.extent),
+        }
+    );
+    amiss.verdict()
+}
+
+/// What is known of all letters, listed or not.
+#[derive(Debug, Default)]
+struct Sums {
+    counts: Counts,
+    seen: Seen,
+    extent: Extent,
+}
+
+async fn list(
+    graveyard: &Graveyard,
+    stream: &str,
+    filter: &Filter,
+    (listing, sums): (&mut Listing, &mut Sums),
+) -> Result<(), Failure> {
+    let mut walk = graveyard.walk(stream, filter).await?;
+    while let Some(page) = walk.next().await? {
+        page.iter().for_each(|letter| sums.counts.add(letter));
+        if !listing.is_over() {
+            listing.page(page.iter().map(|letter| Letter { stream, letter }).collect())?;
+        }
+        if listing.is_over() && sums.counts.all >= COUNTED {
+            sums.extent = Extent::Part;
+            break;
+        }
+    }
+    sums.seen.add(walk.seen);
     Ok(())
 }
 
@@ -81,14 +112,16 @@ pub(super) fn row(letter: &DeadLetter) -> Vec<Cell> {
         cell(&note.handler),
         cell(&note.reason),
         cell(&note.attempts),
-        cell(&note.time),
+        // As its id has it, by which --since and --until choose.
+        cell(&moment::shown(letter.id.millis)),
         cell(&note.error),
     ]
 }
 
 /// How many of the letters were counted.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Extent {
+    #[default]
     Whole,
     Part,
 }

@@ -11,7 +11,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
-use super::{Failure, listing, moment, pace, print};
+use super::{Failure, amiss, listing, moment, pace, print};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

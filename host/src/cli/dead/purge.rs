@@ -1,10 +1,13 @@
 //! `tidegate dead purge`: remove letters for good; what no burial wrote is left alone.
 
 use super::Failure;
+use super::amiss::Amiss;
+use super::pace::until_signal;
 use super::print;
-use super::select::{Choice, Graveyard, Place, Selection, missing};
+use super::select::{Choice, Filter, Graveyard, Place, Selection, missing};
 use crate::broker::DeadLetter;
 use crate::message::MessageId;
+use crate::shutdown::Stop;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -24,13 +27,22 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         return Err(Failure::Usage(problem.to_owned()));
     }
     let graveyard = arguments.place.open().await?;
-    let mut purged = 0;
-    let done = purge(&graveyard, choice, &mut purged).await;
+    let (purged, done) = until_signal(async |stop: Stop| {
+        let mut purged = 0;
+        let done = purge(&graveyard, choice, &stop, &mut purged).await;
+        (purged, done)
+    })
+    .await?;
     eprintln!("purged {}", print::count(purged, "dead letter"));
     done
 }
 
-async fn purge(graveyard: &Graveyard, choice: Choice, purged: &mut u64) -> Result<(), Failure> {
+async fn purge(
+    graveyard: &Graveyard,
+    choice: Choice,
+    stop: &Stop,
+    purged: &mut u64,
+) -> Result<(), Failure> {
     match choice {
         Choice::These(ids) => {
             let found = graveyard.find(&ids).await?;
@@ -40,15 +52,31 @@ async fn purge(graveyard: &Graveyard, choice: Choice, purged: &mut u64) -> Resul
             missing(&found.missing)
         }
         Choice::All(filter) => {
+            let mut amiss = Amiss::default();
             for stream in graveyard.streams() {
-                let mut walk = graveyard.walk(stream, &filter).await?;
-                while let Some(page) = walk.next().await? {
-                    *purged += walk.letters.purge(&ids_of(&page)).await?;
-                }
+                amiss.pass_over(whole(graveyard, stream, &filter, (stop, purged)).await)?;
             }
-            Ok(())
+            if stop.is_cancelled() {
+                return Err(Failure::Wrong("stopped before the end; the others stay".to_owned()));
+            }
+            amiss.verdict()
         }
     }
+}
+
+async fn whole(
+    graveyard: &Graveyard,
+    stream: &str,
+    filter: &Filter,
+    (stop, purged): (&Stop, &mut u64),
+) -> Result<(), Failure> {
+    let mut walk = graveyard.walk(stream, filter).await?;
+    while !stop.is_cancelled()
+        && let Some(page) = walk.next().await?
+    {
+        *purged += walk.letters.purge(&ids_of(&page)).await?;
+    }
+    Ok(())
 }
 
 fn ids_of(letters: &[DeadLetter]) -> Vec<MessageId> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 
 use super::Failure;
+use super::amiss::Amiss;
 use super::pace::{Pace, progress, rate, until_signal};
 use super::print;
 use super::select::{Choice, Filter, Graveyard, Place, Selection, missing};
@@ -109,6 +110,13 @@ impl Lines {
     }
 }
 
+/// Whether there is more to do, after so much of it: no, at the limit or after a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum More {
+    Perhaps,
+    No,
+}
+
 /// Puts letters back at its pace, and counts.
 struct Mover {
     tally: Tally,
@@ -129,34 +137,48 @@ impl Mover {
                 missing(&found.missing)
             }
             Choice::All(filter) => {
+                let mut amiss = Amiss::default();
                 for stream in graveyard.streams() {
-                    let mut walk = graveyard.walk(stream, &filter).await?;
-                    while let Some(page) = walk.next().await? {
-                        if !page.is_empty() && !self.put_back(&walk.letters, &page).await? {
-                            return Ok(());
-                        }
-                        if self.siblings.len() >= Siblings::MOST {
-                            self.see_off(graveyard).await?;
-                        }
+                    let moved = self.whole(graveyard, stream, &filter).await;
+                    if amiss.pass_over(moved)? == Some(More::No) {
+                        return Ok(());
                     }
-                    self.tally.searched(stream, walk.seen());
                 }
-                Ok(())
+                amiss.verdict()
             }
         }
     }
 
-    /// Whether there is more to do after these.
+    async fn whole(
+        &mut self,
+        graveyard: &Graveyard,
+        stream: &str,
+        filter: &Filter,
+    ) -> Result<More, Failure> {
+        let mut walk = graveyard.walk(stream, filter).await?;
+        while let Some(page) = walk.next().await? {
+            if !page.is_empty() && self.put_back(&walk.letters, &page).await? == More::No {
+                return Ok(More::No);
+            }
+            if self.siblings.len() >= Siblings::MOST {
+                self.see_off(graveyard).await?;
+            }
+        }
+        self.tally.searched(stream, walk.seen.letters);
+        self.tally.others = walk.seen.others(filter);
+        Ok(More::Perhaps)
+    }
+
     async fn put_back(
         &mut self,
         place: &DeadLetters<'_>,
         page: &[DeadLetter],
-    ) -> Result<bool, Failure> {
+    ) -> Result<More, Failure> {
         let mut left = page;
         while !left.is_empty() {
             let together = self.pace.turn(TOGETHER.min(left.len() as u64)).await;
             if together == 0 {
-                return Ok(false);
+                return Ok(More::No);
             }
             let (some, others) = left.split_at(together as usize);
             left = others;
@@ -167,7 +189,7 @@ impl Mover {
             self.pace.went(self.tally.moved() - moved);
             self.bar.set_position(self.tally.moved());
         }
-        Ok(true)
+        Ok(More::Perhaps)
     }
 
     async fn answers(

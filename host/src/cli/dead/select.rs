@@ -1,12 +1,13 @@
 //! Which dead letters are meant: on which streams, of which handler and reason, or by id.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use clap::ArgGroup;
 use clap::builder::PossibleValuesParser;
 
 use super::super::Failure;
 use super::super::moment::{Moment, moment};
+use super::super::print;
 use super::super::source::Source;
 use crate::broker::{Broker, DeadLetter, DeadLetters};
 use crate::manifest::{Handler, Supply};
@@ -166,11 +167,7 @@ impl Graveyard {
             let mut places = self.get(*id).await?.into_iter();
             match (places.next(), places.next()) {
                 (None, _) => found.missing.push(*id),
-                (Some((first, _)), Some((second, _))) => {
-                    return Err(Failure::Usage(format!(
-                        "{id} is both on `{first}` and on `{second}`; name one with --stream"
-                    )));
-                }
+                (Some((first, _)), Some((second, _))) => return Err(twice(*id, first, second)),
                 (Some((stream, letter)), None) => {
                     let place = found.letters.iter_mut().find(|(name, _)| name == stream);
                     place.into_iter().for_each(|(_, letters)| letters.push(letter.clone()));
@@ -188,8 +185,13 @@ impl Graveyard {
         let until = filter.until.map(|until| until.last(now));
         let end = newest.map(|newest| until.map_or(newest, |until| until.min(newest)));
         let after = filter.since.and_then(|since| since.first(now).before());
-        Ok(Walk { letters, filter: filter.clone(), after, end, seen: 0 })
+        Ok(Walk { letters, filter: filter.clone(), after, end, seen: Seen::default() })
     }
+}
+
+/// Why one id is not enough to say which letter is meant.
+pub(super) fn twice(id: MessageId, first: &str, second: &str) -> Failure {
+    Failure::Usage(format!("{id} is both on `{first}` and on `{second}`; name one with --stream"))
 }
 
 /// Says which ids no stream has.
@@ -208,15 +210,60 @@ pub(super) struct Walk<'a> {
     filter: Filter,
     after: Option<MessageId>,
     end: Option<MessageId>,
-    seen: u64,
+    /// Letters of that time that were looked at, meant or not.
+    pub(super) seen: Seen,
+}
+
+/// Handlers that are named at most where no letter is of the one that was asked for.
+const NAMED: usize = 10;
+
+/// What was looked at, whether or not it was meant.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Seen {
+    pub(super) letters: u64,
+    /// Some of the handlers that they are of.
+    handlers: BTreeSet<String>,
+}
+
+impl Seen {
+    fn note(&mut self, page: &[DeadLetter]) {
+        self.letters += page.len() as u64;
+        for letter in page {
+            if self.handlers.len() < NAMED && !self.handlers.contains(&letter.note.handler) {
+                self.handlers.insert(letter.note.handler.clone());
+            }
+        }
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.letters += other.letters;
+        self.handlers.extend(other.handlers);
+    }
+
+    /// Why there is nothing to show.
+    pub(super) fn sentence(&self, filter: &Filter) -> String {
+        match self.letters {
+            0 => "no dead letters".to_owned(),
+            1 => format!("the only dead letter does not match{}", self.others(filter)),
+            all => format!("none of the {all} dead letters matches{}", self.others(filter)),
+        }
+    }
+
+    /// Whose letters there are, where a handler was asked for that has none.
+    pub(super) fn others(&self, filter: &Filter) -> String {
+        let wanted = filter.handler.as_ref().filter(|handler| !self.handlers.contains(*handler));
+        if wanted.is_none() || self.handlers.is_empty() {
+            return String::new();
+        }
+        let of = |name: &String| format!("`{}`", print::legible(name.as_bytes()));
+        format!(
+            "; there are letters of {}",
+            self.handlers.iter().map(of).collect::<Vec<_>>().join(", ")
+        )
+    }
 }
 
 impl Walk<'_> {
-    /// Letters of that time that were looked at, meant or not.
-    pub(super) fn seen(&self) -> u64 {
-        self.seen
-    }
-
     /// The letters of the next page that are meant, which may be none; `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<DeadLetter>>, Failure> {
         if self.after >= self.end {
@@ -228,7 +275,7 @@ impl Walk<'_> {
         }
         self.after = last;
         page.retain(|letter| Some(letter.id) <= self.end);
-        self.seen += page.len() as u64;
+        self.seen.note(&page);
         page.retain(|letter| self.filter.accepts(letter));
         Ok(Some(page))
     }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::Failure;
 use super::print::{self, Bytes};
-use super::select::{Place, missing};
+use super::select::{Place, missing, twice};
 use crate::broker::{DeadLetter, Note};
 use crate::message::{Field, MessageId};
 
@@ -25,6 +25,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let found = graveyard.get(arguments.id).await?;
     if found.is_empty() {
         return missing(&[arguments.id]);
+    }
+    if let ([(first, _), (second, _), ..], true) = (&*found, arguments.json) {
+        return Err(twice(arguments.id, first, second));
     }
     for (stream, letter) in &found {
         let shown = Shown::new(stream, letter);

@@ -54,6 +54,8 @@ pub(super) struct Tally {
     refused: u64,
     /// Letters that each stream had in the time that was asked for.
     searched: Vec<(String, u64)>,
+    /// Whose letters there are, where none is of the handler that was asked for.
+    pub(super) others: String,
     /// Whether somebody stopped it.
     pub(super) stopped: bool,
 }
@@ -68,6 +70,7 @@ impl Tally {
             stayed: 0,
             refused: 0,
             searched: Vec::new(),
+            others: String::new(),
             stopped: false,
         }
     }
@@ -87,7 +90,7 @@ impl Tally {
             }
             Redriven::Refused(words) => {
                 self.refused += 1;
-                format!("Redis refuses it: {words}")
+                format!("Redis refuses it: {}", print::legible(words.as_bytes()))
             }
         };
         self.stayed += 1;
@@ -160,12 +163,12 @@ impl Tally {
     fn nothing(&self) -> String {
         let all: u64 = self.searched.iter().map(|(_, letters)| letters).sum();
         let streams: Vec<_> = self.searched.iter().map(|(name, _)| format!("`{name}`")).collect();
-        let streams = streams.join(", ");
+        let (streams, others) = (streams.join(", "), &self.others);
         match (self.searched.len(), all) {
             (0, _) => "no dead letter matches".to_owned(),
             (_, 0) => format!("no dead letter is on {streams}, or none of that time"),
-            (_, 1) => format!("the only dead letter on {streams} does not match"),
-            (_, all) => format!("none of the {all} dead letters on {streams} matches"),
+            (_, 1) => format!("the only dead letter on {streams} does not match{others}"),
+            (_, all) => format!("none of the {all} dead letters on {streams} matches{others}"),
         }
     }
 }

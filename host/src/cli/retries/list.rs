@@ -6,7 +6,7 @@ use comfy_table::Cell;
 use serde::Serialize;
 
 use super::print::{self, cell, number};
-use super::{Failure, Listed, Listing, Place, moment};
+use super::{Amiss, Failure, Listed, Listing, Place, moment};
 use crate::broker::{Retries, Waiting};
 use crate::manifest::Handler;
 
@@ -33,14 +33,16 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         })
         .collect();
     let mut listing = Listing::new(arguments.place.form(), arguments.limit);
+    let mut amiss = Amiss::default();
     while !listing.is_over() {
-        let page = soonest(&mut queues).await?;
+        let page = soonest(&mut queues, &mut amiss).await?;
         if page.is_empty() {
             break;
         }
         listing.page(page)?;
     }
-    listing.end("no retry waits")
+    listing.end("no retry waits")?;
+    amiss.verdict()
 }
 
 /// Retries that are printed together.
@@ -68,12 +70,14 @@ impl Queue<'_> {
 }
 
 /// The next page of all queues together; empty at the end of all.
-async fn soonest(queues: &mut [Queue<'_>]) -> Result<Vec<Shown>, Failure> {
+async fn soonest(queues: &mut [Queue<'_>], amiss: &mut Amiss) -> Result<Vec<Shown>, Failure> {
     let mut page = Vec::new();
     while page.len() < PAGE {
         let mut first = None;
         for (at, queue) in queues.iter_mut().enumerate() {
-            let due = queue.next_due().await?;
+            let due = queue.next_due().await;
+            queue.ended |= due.is_err();
+            let due = amiss.pass_over(due)?.flatten();
             first = [first, due.map(|due| (due, at))].into_iter().flatten().min();
         }
         let Some((_, at)) = first else { break };

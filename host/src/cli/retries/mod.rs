@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
+use super::amiss::Amiss;
 use super::groups::Groups;
 use super::listing::{Form, FormWanted, Listed, Listing};
 use super::source::Source;
@@ -81,8 +82,10 @@ async fn locate<'a>(
     ids: &[MessageId],
 ) -> Result<(Vec<(&'a Handler, Vec<MessageId>)>, Vec<MessageId>), Failure> {
     let mut found: Vec<(&Handler, Vec<MessageId>)> = Vec::new();
+    let mut amiss = Amiss::default();
     for handler in &groups.handlers {
-        let waiting = groups.broker.retries(handler).which_wait(ids).await?;
+        let waiting = groups.broker.retries(handler).which_wait(ids).await;
+        let waiting = amiss.pass_over(waiting.map_err(Failure::from))?.unwrap_or_default();
         for (other, others) in &found {
             let both = waiting.iter().find(|id| others.contains(id));
             if let Some(problem) = both.and_then(|id| twice(*id, other, handler)) {
