@@ -199,3 +199,26 @@ fn credentials_that_are_rotated_in_mid_work_cost_no_attempt() {
     redis.tell("ACL SETUSER app >pw");
     the_sums_hold(&mut redis, ids);
 }
+
+/// Messages that are handled while the server takes no writes, each with one output that is to
+/// come later, and each with a single attempt.
+fn delayed_outputs_outlast(begin: &str, end: &str) {
+    let server = Server::start();
+    let mut redis = server.client();
+    let fields = [("sleep-ms", "400"), ("delay-ms", "5"), ("emit", "out")];
+    let ids = redis.add_many(16, "in", &fields);
+    let host = Host::start(&server, &PROBE.replace("attempts = 5", "attempts = 1"));
+    eventually("they are in hand", || redis.pending("in", "h") == ids.len());
+    redis.tell(begin);
+    eventually("it says why", || host.log().contains("cannot settle for now"));
+    redis.tell(end);
+    the_sums_hold(&mut redis, ids);
+    assert_eq!(redis.length("{in}:dead"), 0);
+}
+
+#[test]
+fn a_delayed_output_that_cannot_be_written_for_now_costs_no_attempt() {
+    delayed_outputs_outlast("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0");
+    let replicas = |count| format!("CONFIG SET min-replicas-to-write {count}");
+    delayed_outputs_outlast(&replicas(1), &replicas(0));
+}

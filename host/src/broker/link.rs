@@ -96,6 +96,10 @@ impl Link {
         &self,
         commands: &Pipeline,
     ) -> RedisResult<Vec<RedisResult<Value>>> {
+        if commands.is_empty() {
+            // The crate takes it for a mistake of the caller's.
+            return Ok(Vec::new());
+        }
         let Numbered { number, mut connection } = self.connection().await?;
         let replies: RedisResult<Vec<RedisResult<Value>>> =
             commands.query_async(&mut connection).await;
