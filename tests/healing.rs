@@ -222,3 +222,132 @@ fn a_delayed_output_that_cannot_be_written_for_now_costs_no_attempt() {
     let replicas = |count| format!("CONFIG SET min-replicas-to-write {count}");
     delayed_outputs_outlast(&replicas(1), &replicas(0));
 }
+
+/// A key of Tidegate's own becomes a text in the middle of the work: it is named once, and once it is
+/// mended all is handled as if nothing had been.
+fn a_mended_key_costs_nothing(key: &str, fields: &[(&str, &str)], attempt: &str) {
+    let server = Server::start();
+    let mut redis = server.client();
+    let host = Host::start(&server, PROBE);
+    eventually("it reads", || redis.readers() == 1);
+    redis.tell(&format!("SET {key} text"));
+    let mut ids = redis.add_many(400, "in", fields);
+    eventually("it names the key", || host.log().contains(key));
+    eventually("all are in hand", || redis.pending("in", "h") == ids.len());
+    never(Duration::from_secs(2), "it says so in a flood", || {
+        let lines = host.log();
+        let told = lines.lines().filter(|line| line.contains(key)).count();
+        told > 2 || lines.contains("refuses the settlement")
+    });
+    assert_eq!(redis.length("{in}:dead"), 0, "{key}");
+    redis.tell(&format!("DEL {key}"));
+    within(MENDED, "every message is handled", || redis.length("out") >= ids.len());
+    redis.wait_settled("in", "h");
+    let (mut written, attempts) = (redis.column("out", "id"), redis.column("out", "attempt"));
+    written.sort();
+    ids.sort();
+    assert_eq!(written, ids, "{key}");
+    assert!(attempts.iter().all(|at| at == attempt), "{key}: {attempts:?}");
+}
+
+#[test]
+fn a_key_of_our_own_that_is_of_another_type_is_named_once_and_costs_no_message_an_attempt() {
+    a_mended_key_costs_nothing("tidegate:{in}:failures:in:h", &[("emit", "out")], "1");
+    let fails_once = [("retry-until", "2"), ("emit", "out")];
+    a_mended_key_costs_nothing("tidegate:{in}:waiting:in:h", &fails_once, "2");
+    let delayed = [("delay-ms", "5"), ("emit", "out")];
+    a_mended_key_costs_nothing("tidegate:{delayed}:streams", &delayed, "1");
+}
+
+#[test]
+fn a_host_that_cannot_show_itself_names_the_key_and_is_seen_again_once_it_is_mended() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let host = Host::start(&server, PROBE);
+    eventually("it reads", || redis.readers() == 1);
+    let key = "tidegate:{in}:hosts:in:h";
+    redis.tell(&format!("DEL {key}"));
+    redis.tell(&format!("RPUSH {key} x"));
+    eventually("it says so", || {
+        host.log()
+            .lines()
+            .any(|line| line.contains("cannot show that this host") && line.contains(key))
+    });
+    redis.tell(&format!("DEL {key}"));
+    eventually("it is among the hosts again", || {
+        redis.attempt::<usize>(&format!("SCARD {key}")) == Ok(1)
+    });
+}
+
+#[test]
+fn a_long_dead_letter_whose_message_cannot_be_acknowledged_is_not_written_again_and_again() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let host = Host::start(&server, PROBE);
+    eventually("it reads", || redis.readers() == 1);
+    redis.tell("SET tidegate:{in}:failures:in:h text");
+    // More fields than a script can hand on.
+    let mut fields: Vec<_> = (0..8500).map(|n| (format!("f{n}"), "x")).collect();
+    fields.push(("reject".into(), "no"));
+    redis.add("in", &fields);
+    eventually("it says why", || host.log().contains("cannot settle for now"));
+    never(Duration::from_secs(2), "a letter stays", || redis.length("{in}:dead") > 0);
+    redis.tell("DEL tidegate:{in}:failures:in:h");
+    redis.wait_first("{in}:dead");
+    redis.wait_settled("in", "h");
+    assert_eq!(redis.length("{in}:dead"), 1);
+}
+
+/// A node of a cluster, and the port that others reach it at.
+fn node() -> (Server, Redis, u16) {
+    // Below the ports that are handed out to whoever asks, as nodes talk at a port 10000 above.
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let mut ports = std::iter::repeat_with(|| fastrand::u16(15_000..22_000));
+    let port = ports.find(|port| is_free(port) && is_free(&(port + 10_000))).unwrap();
+    let lines = ["cluster-enabled yes", "cluster-require-full-coverage no"].map(String::from);
+    let lines = lines.into_iter().chain([format!("port {port}")]).collect();
+    let server = Server::with(Options { lines, ..Options::default() });
+    let redis = server.client();
+    (server, redis, port)
+}
+
+/// Moves a slot with all its keys from one node to another.
+fn move_slot(slot: usize, from: &mut Redis, to: &mut Redis, port: u16) {
+    let (here, there): (String, String) = (from.ask("CLUSTER MYID"), to.ask("CLUSTER MYID"));
+    to.tell(&format!("CLUSTER SETSLOT {slot} IMPORTING {here}"));
+    from.tell(&format!("CLUSTER SETSLOT {slot} MIGRATING {there}"));
+    eventually("the keys are moved", || {
+        let keys: Vec<String> = from.ask(&format!("CLUSTER GETKEYSINSLOT {slot} 100"));
+        for key in &keys {
+            from.attempt::<String>(&format!("MIGRATE 127.0.0.1 {port} {key} 0 5000")).unwrap();
+        }
+        keys.is_empty()
+    });
+    to.tell(&format!("CLUSTER SETSLOT {slot} NODE {there}"));
+    from.tell(&format!("CLUSTER SETSLOT {slot} NODE {there}"));
+}
+
+#[test]
+fn a_stream_that_moves_to_another_node_of_a_cluster_and_back_loses_and_repeats_nothing() {
+    let ((server, mut redis, port), (_other, mut other, its_port)) = (node(), node());
+    let slots: Vec<String> = (0..16384).map(|slot| slot.to_string()).collect();
+    redis.tell(&format!("CLUSTER ADDSLOTS {}", slots.join(" ")));
+    redis.tell(&format!("CLUSTER MEET 127.0.0.1 {its_port}"));
+    for node in [&mut redis, &mut other] {
+        within(MENDED, "the nodes know each other", || {
+            let told: String = node.ask("CLUSTER INFO");
+            told.contains("cluster_state:ok") && told.contains("cluster_known_nodes:2")
+        });
+    }
+    let ids = redis.add_many(800, "in", &[("sleep-ms", "4"), ("emit", "{in}out")]);
+    let host = Host::start(&server, &PROBE.replace("out*", "{in}out"));
+    eventually("it is in mid-work", || redis.length("{in}out") >= 50);
+    let slot = redis.ask("CLUSTER KEYSLOT in");
+    move_slot(slot, &mut redis, &mut other, its_port);
+    named_once(&host, "another node of a Redis Cluster");
+    move_slot(slot, &mut other, &mut redis, port);
+    within(MENDED, "every message is handled", || redis.length("{in}out") >= ids.len());
+    redis.wait_settled("in", "h");
+    assert_eq!(redis.length("{in}out"), ids.len());
+    assert!(!host.log().contains("refuses the settlement"), "{}", host.log());
+}

@@ -12,6 +12,7 @@ use super::lanes::After;
 use super::letter::{ADDED, Death, cut};
 use super::post::{Acknowledge, Post};
 use super::scripts::Lua;
+use super::trouble::Trouble;
 use crate::manifest::Digest;
 use crate::message::{Attempt, Field, Message, Receipt};
 use crate::outcome::{Entry, Notice, Output, Reason, Settlement};
@@ -162,6 +163,17 @@ pub(super) enum Kind {
     One,
     /// The answers of a transaction, a status the last.
     Transaction,
+}
+
+impl Kind {
+    /// Whether a refusal is of the stream, or of a key beside it, having become another type. That is no
+    /// fault of the message: its settlement waits until somebody mends it.
+    ///
+    /// Outputs of another type are told in an answer, a dead-letter stream only by the error.
+    pub(super) fn is_of_own_keys(self, trouble: Trouble) -> bool {
+        let writes_elsewhere = matches!(self, Self::One | Self::Transaction);
+        trouble == Trouble::OddKey || (trouble == Trouble::WrongType && !writes_elsewhere)
+    }
 }
 
 impl Call {

@@ -117,8 +117,8 @@ enum Verdict {
 fn verdict(answer: &RedisResult<Value>) -> Verdict {
     let Err(error) = answer else { return Verdict::There };
     match Trouble::of(error) {
-        // The syntax was taken; there is no such stream.
-        Trouble::GroupGone => Verdict::There,
+        // The syntax was taken; there is no such stream, or it would be on another node.
+        Trouble::GroupGone | Trouble::Elsewhere => Verdict::There,
         Trouble::Incapable => Verdict::Missing,
         // An option that is not known is taken for the id that should stand there.
         Trouble::Other if error.to_string().contains("Invalid stream ID") => Verdict::Missing,
@@ -128,6 +128,7 @@ fn verdict(answer: &RedisResult<Value>) -> Verdict {
         | Trouble::Demoted
         | Trouble::Unwritable
         | Trouble::WrongType
+        | Trouble::OddKey
         | Trouble::ScriptsGone
         | Trouble::Other => Verdict::Unclear,
     }

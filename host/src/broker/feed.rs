@@ -357,8 +357,12 @@ impl Feed {
             self.post.link.abilities().lose(Ability::ReadSize);
         } else if self.state.backoff.is_fresh() {
             match trouble {
-                Trouble::Refused | Trouble::Forbidden | Trouble::WrongType => {
+                Trouble::Refused | Trouble::Forbidden | Trouble::WrongType | Trouble::OddKey => {
                     tracing::error!(%handler, %stream, %error, "cannot read until this is mended; trying again");
+                }
+                Trouble::Elsewhere => {
+                    tracing::error!(%handler, %stream, %error,
+                        "the stream is on another node of a Redis Cluster, and this host speaks to one node only; trying again");
                 }
                 Trouble::Unreachable
                 | Trouble::NotReady

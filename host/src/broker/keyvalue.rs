@@ -247,8 +247,9 @@ impl Asker {
             | Trouble::NotReady
             | Trouble::Demoted
             | Trouble::Unwritable
+            | Trouble::Elsewhere
             | Trouble::ScriptsGone => StoreRefusal::Unavailable(words()),
-            Trouble::GroupGone | Trouble::Incapable | Trouble::Other => {
+            Trouble::OddKey | Trouble::GroupGone | Trouble::Incapable | Trouble::Other => {
                 StoreRefusal::Refused(words())
             }
         }

@@ -157,7 +157,8 @@ pub enum BrokerError {
 impl BrokerError {
     /// Whether a key is not of the type that it should be: a trouble of one handler, not of all.
     pub fn is_of_one_key(&self) -> bool {
-        matches!(self, Self::Command { source, .. } if Trouble::of(source) == Trouble::WrongType)
+        let Self::Command { source, .. } = self else { return false };
+        matches!(Trouble::of(source), Trouble::WrongType | Trouble::OddKey)
     }
 }
 

@@ -88,6 +88,11 @@ impl Orphans {
         self.wanted = true;
     }
 
+    /// Whether there is cause to look.
+    pub(super) fn is_wanted(&self, quarantine: &Quarantine) -> bool {
+        self.wanted || (self.more && !quarantine.is_busy())
+    }
+
     /// Leaves everything alone for a while: after an outage the keys of live hosts may have ended.
     pub(super) fn spare(&mut self, time: Duration) {
         self.spared_until = Some(Instant::now() + time);
@@ -99,11 +104,7 @@ impl Orphans {
         slots: usize,
         quarantine: &mut Quarantine,
     ) -> Result<Vec<Delivery>, ReadError> {
-        let more = self.more && !quarantine.is_busy();
-        if !std::mem::take(&mut self.wanted) && !more {
-            return Ok(Vec::new());
-        }
-        self.more = false;
+        (self.wanted, self.more) = (false, false);
         let Census { lifeless, unowned, deaths } = self.census().await?;
         if deaths == Deaths::Counted && !quarantine.is_busy() {
             quarantine.tidy().await?;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
-use redis::{RedisResult, RedisWrite, ToRedisArgs, Value};
+use redis::{RedisError, RedisResult, RedisWrite, ToRedisArgs, Value};
 use serde::{Deserialize, Serialize};
 use tokio::time::MissedTickBehavior;
 
@@ -19,6 +19,7 @@ use super::link::Link;
 use super::process::Process;
 use super::scripts::Lua;
 use super::serving::Serving;
+use super::trouble::Trouble;
 use crate::figures::{Figures, VersionCost, read};
 use crate::message::MessageId;
 
@@ -252,6 +253,7 @@ impl Presence {
         let mut news = self.teller.serving.listen();
         let (mut before, mut rate) = (read(&self.teller.figures.handled), 0.0);
         every.tick().await;
+        let mut told = false;
         loop {
             tokio::select! {
                 _ = every.tick() => {
@@ -262,8 +264,14 @@ impl Presence {
                 // Whoever could change it is here: it does not end.
                 _ = news.changed() => {}
             }
-            if let Err(error) = self.affirm(rate).await {
-                tracing::debug!(%error, "cannot show that this host is alive");
+            match self.affirm(rate).await {
+                Ok(()) => told = false,
+                // Others would take it for dead. Of any other trouble the reader tells.
+                Err(error) if is_for_a_person(&error) && !std::mem::replace(&mut told, true) => {
+                    tracing::error!(stream = self.keys.stream, group = %self.group, %error,
+                        "cannot show that this host is alive until this is mended; trying again");
+                }
+                Err(error) => tracing::debug!(%error, "cannot show that this host is alive"),
             }
         }
     }
@@ -317,6 +325,10 @@ impl Presence {
             _ => Hold::OursAgain,
         })
     }
+}
+
+fn is_for_a_person(error: &RedisError) -> bool {
+    matches!(Trouble::of(error), Trouble::OddKey | Trouble::Forbidden)
 }
 
 impl Teller {

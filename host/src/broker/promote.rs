@@ -305,6 +305,8 @@ fn is_the_servers(error: &RedisError) -> bool {
         Trouble::Refused
         | Trouble::Forbidden
         | Trouble::WrongType
+        | Trouble::OddKey
+        | Trouble::Elsewhere
         | Trouble::GroupGone
         | Trouble::Incapable
         | Trouble::Other => false,

@@ -134,7 +134,8 @@ impl Returns {
                 continue;
             }
             match self.take_from(source, slots).await {
-                Ok(found) => {
+                Ok(None) => {}
+                Ok(Some(found)) => {
                     self.rests[source as usize] = Rest::default();
                     if !found.is_empty() {
                         self.first = source.and_the_others().nth(1).unwrap_or(source);
@@ -148,17 +149,23 @@ impl Returns {
         Ok(Vec::new())
     }
 
+    /// What a source has; `None` where nothing called for a look, which says nothing of its trouble.
     async fn take_from(
         &mut self,
         source: Source,
         slots: usize,
-    ) -> Result<Vec<Delivery>, ReadError> {
-        match source {
-            Source::Due if self.post.wake.take_due() => self.due(slots).await,
-            Source::Due => Ok(Vec::new()),
-            Source::Lost => self.lost(slots).await,
-            Source::Orphans => self.orphans.take(slots, &mut self.quarantine).await,
-        }
+    ) -> Result<Option<Vec<Delivery>>, ReadError> {
+        let found = match source {
+            Source::Due if self.post.wake.take_due() => self.due(slots).await?,
+            Source::Lost if self.lost.is_some() || self.presence.inherits() => {
+                self.lost(slots).await?
+            }
+            Source::Orphans if self.orphans.is_wanted(&self.quarantine) => {
+                self.orphans.take(slots, &mut self.quarantine).await?
+            }
+            Source::Due | Source::Lost | Source::Orphans => return Ok(None),
+        };
+        Ok(Some(found))
     }
 
     fn rest(&mut self, source: Source, error: &ReadError) {

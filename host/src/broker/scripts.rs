@@ -43,6 +43,10 @@ pub(super) enum Lua {
     Consult,
 }
 
+/// The scripts as Redis is taught them, in the order of [`Lua::ALL`].
+static SOURCES: LazyLock<Vec<String>> =
+    LazyLock::new(|| Lua::ALL.iter().map(|lua| lua.prelude() + lua.body()).collect());
+
 /// The hashes that Redis knows the scripts by, in the order of [`Lua::ALL`].
 static HASHES: LazyLock<Vec<String>> = LazyLock::new(|| {
     Lua::ALL.iter().map(|lua| Script::new(lua.source()).get_hash().to_owned()).collect()
@@ -86,10 +90,32 @@ impl Lua {
     ];
 
     fn source(self) -> &'static str {
+        &SOURCES[self as usize]
+    }
+
+    /// What it begins with, which others share.
+    fn prelude(self) -> String {
+        let kinds = matches!(
+            self,
+            Self::Settle
+                | Self::Park
+                | Self::Bury
+                | Self::Seal
+                | Self::Claim
+                | Self::Register
+                | Self::Sign
+                | Self::Acquit
+        );
+        let hold = matches!(self, Self::Settle | Self::Delay | Self::Promote);
+        let kinds = if kinds { include_str!("scripts/kinds.lua") } else { "" };
+        let hold = if hold { include_str!("scripts/hold.lua") } else { "" };
+        format!("{kinds}{hold}")
+    }
+
+    /// What is its own.
+    fn body(self) -> &'static str {
         match self {
-            Self::Settle => {
-                concat!(include_str!("scripts/hold.lua"), include_str!("scripts/settle.lua"))
-            }
+            Self::Settle => include_str!("scripts/settle.lua"),
             Self::Park => include_str!("scripts/park.lua"),
             Self::Bury => include_str!("scripts/bury.lua"),
             Self::Seal => include_str!("scripts/seal.lua"),
@@ -97,12 +123,8 @@ impl Lua {
             Self::Claim => include_str!("scripts/claim.lua"),
             Self::Retire => include_str!("scripts/retire.lua"),
             Self::Redrive => include_str!("scripts/redrive.lua"),
-            Self::Delay => {
-                concat!(include_str!("scripts/hold.lua"), include_str!("scripts/delay.lua"))
-            }
-            Self::Promote => {
-                concat!(include_str!("scripts/hold.lua"), include_str!("scripts/promote.lua"))
-            }
+            Self::Delay => include_str!("scripts/delay.lua"),
+            Self::Promote => include_str!("scripts/promote.lua"),
             Self::Register => include_str!("scripts/register.lua"),
             Self::Forget => include_str!("scripts/forget.lua"),
             Self::Sign => include_str!("scripts/sign.lua"),

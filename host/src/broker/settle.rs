@@ -231,15 +231,15 @@ impl Clerk {
         apart: &mut Vec<Call>,
     ) {
         let trouble = Trouble::of(error);
-        let items = call.items;
+        let Call { kind, items, .. } = call;
         self.post.figures.trouble(trouble.as_str());
-        if trouble.passes() {
+        if trouble.passes() || kind.is_of_own_keys(trouble) {
             self.complain(error, items.len());
             again.extend(items);
         } else if trouble == Trouble::GroupGone {
             // The reader creates the group again; from its start the entries come once more.
             self.ledger.supersede(items);
-        } else if call.kind == Kind::Deleted
+        } else if kind == Kind::Deleted
             && matches!(trouble, Trouble::Incapable | Trouble::Forbidden)
         {
             // A failover may have landed on a server that does not know it.

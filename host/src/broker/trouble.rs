@@ -22,6 +22,10 @@ pub(super) enum Trouble {
     Forbidden,
     /// A key is not of the type it should be: a person must act.
     WrongType,
+    /// A key of Tidegate's own is not of the type it should be: a person must act, and no message is to blame.
+    OddKey,
+    /// The key's slot is on another node of a cluster, or on its way there: wait until it is back.
+    Elsewhere,
     /// The group, or the stream with it, is gone: create it again.
     GroupGone,
     /// The server forgot our scripts: load them again.
@@ -43,6 +47,8 @@ impl Trouble {
             Self::Refused => "refused",
             Self::Forbidden => "forbidden",
             Self::WrongType => "wrong-type",
+            Self::OddKey => "odd-key",
+            Self::Elsewhere => "elsewhere",
             Self::GroupGone => "group-gone",
             Self::ScriptsGone => "scripts-gone",
             Self::Incapable => "incapable",
@@ -84,6 +90,9 @@ impl Trouble {
             "NOAUTH" | "WRONGPASS" => Self::Refused,
             "NOPERM" => Self::Forbidden,
             "WRONGTYPE" => Self::WrongType,
+            // What our own scripts say (kinds.lua).
+            "ODDKEY" => Self::OddKey,
+            "MOVED" | "ASK" => Self::Elsewhere,
             "NOGROUP" | "UNBLOCKED" => Self::GroupGone,
             "NOSCRIPT" => Self::ScriptsGone,
             _ => Self::Other,
@@ -98,10 +107,14 @@ impl Trouble {
             | Self::Demoted
             | Self::Unwritable
             | Self::Refused
+            | Self::Elsewhere
             | Self::ScriptsGone => true,
-            Self::Forbidden | Self::WrongType | Self::GroupGone | Self::Incapable | Self::Other => {
-                false
-            }
+            Self::Forbidden
+            | Self::WrongType
+            | Self::OddKey
+            | Self::GroupGone
+            | Self::Incapable
+            | Self::Other => false,
         }
     }
 
@@ -111,6 +124,8 @@ impl Trouble {
             Self::Refused
             | Self::Forbidden
             | Self::WrongType
+            | Self::OddKey
+            | Self::Elsewhere
             | Self::ScriptsGone
             | Self::Incapable
             | Self::Other => true,
@@ -131,6 +146,8 @@ impl Trouble {
             | Self::Refused
             | Self::Forbidden
             | Self::WrongType
+            | Self::OddKey
+            | Self::Elsewhere
             | Self::GroupGone
             | Self::ScriptsGone
             | Self::Incapable
@@ -181,6 +198,9 @@ mod tests {
             ("ERR unknown command 'XACKDEL', with args beginning with: 's'", Trouble::Incapable),
             ("ERR syntax error", Trouble::Incapable),
             ("WRONGTYPE Operation against a key", Trouble::WrongType),
+            ("ODDKEY tidegate:{a}:waiting:a:b is a string", Trouble::OddKey),
+            ("MOVED 3999 127.0.0.1:6381", Trouble::Elsewhere),
+            ("ASK 3999 127.0.0.1:6381", Trouble::Elsewhere),
         ];
         for (reply, meaning) in cases {
             assert_eq!(trouble(reply), meaning, "{reply}");

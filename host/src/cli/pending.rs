@@ -176,9 +176,9 @@ mod tests {
         };
         let waiting = row(Holder::Nobody { due_in: Some(61_000) });
         assert_eq!(waiting[3..6], ["waiting", "–", "2s"]);
-        assert_eq!(waiting[8..], ["1", "in 1m 1s", r"first\u{1b}[2J"]);
+        assert_eq!(waiting[8..], ["yes", "in 1m 1s", r"first\u{1b}[2J"]);
         let held = row(Holder::Alive("a".into()));
-        assert_eq!(held[3..10], ["in hand", "a", "2s", "2", "1", "1", "–"]);
+        assert_eq!(held[3..10], ["in hand", "a", "2s", "2", "1", "yes", "–"]);
         assert_eq!(row(Holder::Silent("a".into()))[3], "left behind");
     }
 }

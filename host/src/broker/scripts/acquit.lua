@@ -6,6 +6,8 @@
 --       consumer, which may have them by now, survivors' ids…
 -- Gives how many were forgotten.
 local group, consumer, waiting = ARGV[1], ARGV[2], ARGV[3]
+local odd = odd_key({ [KEYS[2]] = 'hash' })
+if odd then return odd end
 local survived, forgotten = {}, 0
 for at = 4, #ARGV do survived[ARGV[at]] = true end
 for _, id in ipairs(redis.call('HKEYS', KEYS[2])) do

@@ -23,18 +23,18 @@ end
 -- Refuses everything where what follows the first write would be refused: a script that fails behind
 -- that has written, and would write again each time. (`redis.acl_check_cmd` is there since 7.0.)
 local function objection()
-  local failures, waiting = redis.call('TYPE', KEYS[2])['ok'], redis.call('TYPE', KEYS[3])['ok']
-  if failures ~= 'hash' and failures ~= 'none' then return 'WRONGTYPE ' .. KEYS[2] .. ' is not a hash' end
-  if waiting ~= 'zset' and waiting ~= 'none' then return 'WRONGTYPE ' .. KEYS[3] .. ' is not a sorted set' end
+  local odd = odd_key({ [KEYS[1]] = 'stream', [KEYS[2]] = 'hash', [KEYS[3]] = 'zset' })
+  if odd then return odd end
   local may = redis.acl_check_cmd
   if not may then return end
   if not (may('XACK', KEYS[1], group, id) and may('HDEL', KEYS[2], id) and may('ZREM', KEYS[3], id)) then
-    return 'NOPERM this user may write dead letters, but not acknowledge with XACK, HDEL and ZREM'
+    return redis.error_reply(
+      'NOPERM this user may write dead letters, but not acknowledge with XACK, HDEL and ZREM')
   end
 end
 
 local refused = objection()
-if refused then return redis.error_reply(refused) end
+if refused then return refused end
 local pending = redis.call('XPENDING', KEYS[1], group, id, id, 1)[1]
 if not pending then return 0 end
 if consumer ~= '' and pending[2] ~= consumer then return -1 end

@@ -63,6 +63,8 @@ local function take(id)
   taken[#taken + 1] = { id, fields, redis.call('HGET', KEYS[2], id) or '', trial }
 end
 
+local odd = odd_key({ [KEYS[2]] = 'hash', [KEYS[3]] = 'zset', [KEYS[4]] = 'hash' })
+if odd then return odd end
 for at = 7, #ARGV do
   if bytes >= budget then break end
   local id = ARGV[at]

@@ -27,6 +27,8 @@ local function park(id, failures, delay, err)
   return 1
 end
 
+local odd = odd_key({ [KEYS[2]] = 'hash', [KEYS[3]] = 'zset' })
+if odd then return odd end
 local answers = {}
 for at = 4, #ARGV, 4 do
   answers[#answers + 1] = park(ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3])

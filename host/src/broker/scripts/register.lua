@@ -6,6 +6,8 @@
 --
 -- The score is the time of the note by the server's clock: it shows that there is news, and
 -- forget.lua leaves alone what was noted since it was looked at.
+local odd = odd_key({ [KEYS[1]] = 'zset' })
+if odd then return odd end
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 local known = redis.call('ZCARD', KEYS[1])

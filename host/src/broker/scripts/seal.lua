@@ -34,8 +34,24 @@ local function acknowledge()
   return how == 'XACKDEL' and 2 or 1
 end
 
+-- Why what follows would be refused: then the letter must not stay, as it would be written again each time.
+local function objection()
+  local odd = odd_key({ [KEYS[1]] = 'stream', [KEYS[2]] = 'hash', [KEYS[3]] = 'zset' })
+  if odd then return odd end
+  local may = redis.acl_check_cmd
+  if may and not (may('XACK', KEYS[1], group, id) and may('HDEL', KEYS[2], id) and may('ZREM', KEYS[3], id)) then
+    return redis.error_reply(
+      'NOPERM this user may write dead letters, but not acknowledge with XACK, HDEL and ZREM')
+  end
+end
+
 local written = letter()
 if not written then return -3 end
+local refused = objection()
+if refused then
+  redis.call('XDEL', KEYS[4], written)
+  return refused
+end
 local pending = redis.call('XPENDING', KEYS[1], group, id, id, 1)[1]
 if not pending or (consumer ~= '' and pending[2] ~= consumer) then
   redis.call('XDEL', KEYS[4], written)

@@ -92,16 +92,16 @@ end
 -- Refuses everything where what follows the first write would be refused: a script that fails behind
 -- that has written, and would write again each time. (`redis.acl_check_cmd` is there since 7.0.)
 local function objection()
-  local kind = redis.call('TYPE', KEYS[2])['ok']
-  if kind ~= 'hash' and kind ~= 'none' then return 'WRONGTYPE ' .. KEYS[2] .. ' is not a hash' end
+  local odd = odd_key({ [KEYS[2]] = 'hash' })
+  if odd then return odd end
   local may = redis.acl_check_cmd
   if may and not (may('XACK', KEYS[1], group, '0-0') and may('HDEL', KEYS[2], '')) then
-    return 'NOPERM this user may write outputs, but not acknowledge with XACK and HDEL'
+    return redis.error_reply('NOPERM this user may write outputs, but not acknowledge with XACK and HDEL')
   end
 end
 
 local refused = objection()
-if refused then return redis.error_reply(refused) end
+if refused then return refused end
 while at <= #ARGV do
   local id = take()
   local memory = read_memory()

@@ -8,6 +8,8 @@
 --   a text  the sign of the host that has the name: nothing was done
 --
 -- A sign is this host's if its token is in it; no other process has the same.
+local odd = odd_key({ [KEYS[1]] = 'string', [KEYS[2]] = 'set' })
+if odd then return odd end
 local there = redis.call('GET', KEYS[1])
 if there and there ~= ARGV[5] and not string.find(there, ARGV[4], 1, true) then return there end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
