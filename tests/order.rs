@@ -5,6 +5,8 @@ mod harness;
 mod beside;
 #[path = "order/shards.rs"]
 mod shards;
+#[path = "order/suspects.rs"]
+mod suspects;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

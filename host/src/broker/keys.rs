@@ -34,6 +34,8 @@ pub(super) struct Keys {
     pub refused: String,
     /// Hash: id → how often a host died while it was in flight; only of those put to run alone.
     pub deaths: String,
+    /// Hash: id → the tenure that it was in flight under when it was put to run alone, where order is kept.
+    pub suspects: String,
     /// Set: the consumers that are hosts, and have not said that they leave.
     pub hosts: String,
     /// String with an expiry: written before a wait for a replica or the disk.
@@ -45,6 +47,8 @@ pub(super) struct Keys {
     pub broadcast: String,
     /// String with an expiry: the tenure of the host that owns an ordered stream, `name#generation`.
     pub lease: String,
+    /// Hash: tenure → whose it is; only of those that were not given up.
+    pub tenures: String,
     /// Number: the tenures there have been.
     pub generation: String,
     /// Sorted set: the hosts that share an ordered stream, by the server's time they last showed themselves (ms).
@@ -63,12 +67,14 @@ impl Keys {
             paused: name("paused"),
             refused: name("refused"),
             deaths: name("deaths"),
+            suspects: name("suspects"),
             hosts: name("hosts"),
             mark: name("mark"),
             rate: name("rate"),
             seen: name("seen"),
             broadcast: name("broadcast"),
             lease: name("lease"),
+            tenures: name("tenures"),
             generation: name("generation"),
             members: name("members"),
             live: name("live"),
@@ -111,7 +117,8 @@ mod tests {
                 &seen,
                 &delayed(stream),
             ];
-            let order = [&keys.lease, &keys.generation, &keys.members, &shards(stream)];
+            let order = [&keys.lease, &keys.tenures, &keys.generation, &keys.members];
+            let order = order.into_iter().chain([&keys.suspects, &shards(stream)]);
             for key in own.into_iter().chain(others).chain(order) {
                 assert_eq!(hash_tag(key), hash_tag(stream), "{key}");
                 assert!(key.starts_with("tidegate:"), "{key}");

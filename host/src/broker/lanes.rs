@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::ward::Solitude;
 use crate::message::MessageId;
 
 /// What messages of one lane have in common: the value of the handler's `order-by` field, empty without it.
@@ -19,6 +20,10 @@ pub(super) type Key = Arc<[u8]>;
 pub(super) enum Stage {
     /// It may be handed out.
     Ready,
+    /// It may be handed out to run alone.
+    Suspected,
+    /// Nobody may have it for now.
+    Withheld,
     /// It was handed out and is not settled.
     InHand,
     /// It waits for its next attempt.
@@ -57,6 +62,8 @@ pub(super) enum After {
 pub(super) struct Lanes {
     lines: Mutex<Lines>,
     moved: Notify,
+    /// While a head runs alone. Here, as it is to last until whoever knows the lanes is done with it.
+    solitude: Mutex<Option<Solitude>>,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +72,8 @@ struct Lines {
     /// The lane of each head.
     heads: HashMap<MessageId, Key>,
     ready: BTreeSet<MessageId>,
+    suspected: BTreeSet<MessageId>,
+    withheld: BTreeSet<MessageId>,
     /// Heads that wait for their next attempt.
     waiting: usize,
     /// Ids that are not heads.
@@ -81,11 +90,14 @@ struct Lane {
 }
 
 impl Lanes {
-    /// Puts a message at its place in its lane; as the head, it is at this stage. One that is known stays as it is.
+    /// Puts a message at its place in its lane; as the head, it is at this stage. One that is known stays as
+    /// it is, unless it is suspected or withheld.
     pub(super) fn admit(&self, id: MessageId, key: Key, stage: Stage) {
         let mut lines = self.lock();
-        if lines.heads.contains_key(&id) {
-            return;
+        match lines.stage(&id) {
+            Some(Stage::Suspected | Stage::Withheld) => return lines.move_to(&id, stage),
+            Some(Stage::Ready | Stage::InHand | Stage::Waiting) => return,
+            None => {}
         }
         let added = lines.lanes.get_mut(&key).map(|lane| lane.behind.insert(id));
         match added {
@@ -113,6 +125,29 @@ impl Lanes {
         taken
     }
 
+    /// Hands out the oldest head that is to run alone.
+    pub(super) fn take_suspect(&self) -> Option<MessageId> {
+        let mut lines = self.lock();
+        let id = lines.suspected.first().copied()?;
+        lines.move_to(&id, Stage::InHand);
+        Some(id)
+    }
+
+    /// Takes back a head that was handed out in vain, as one that is to run alone.
+    pub(super) fn suspect(&self, id: &MessageId) {
+        self.lock().move_to(id, Stage::Suspected);
+    }
+
+    /// How many heads are to run alone.
+    pub(super) fn suspects(&self) -> usize {
+        self.lock().suspected.len()
+    }
+
+    /// The solitude of the head that runs alone, if one does.
+    pub(super) fn solitude(&self) -> MutexGuard<'_, Option<Solitude>> {
+        self.solitude.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes in that messages are settled, in one step with `let_go`, which takes them out of hand.
     pub(super) fn settled(
         &self,
@@ -138,7 +173,7 @@ impl Lanes {
         for id in ids {
             match lines.stage(&id) {
                 Some(Stage::Waiting) => lines.move_to(&id, Stage::Ready),
-                Some(Stage::Ready | Stage::InHand) => {}
+                Some(Stage::Ready | Stage::Suspected | Stage::Withheld | Stage::InHand) => {}
                 None => match lines.parked.get_mut(&id) {
                     Some(stage) => *stage = Stage::Ready,
                     None => others += 1,
@@ -161,7 +196,8 @@ impl Lanes {
     /// How many messages are not in hand.
     pub(super) fn at_rest(&self) -> usize {
         let lines = self.lock();
-        lines.behind + lines.waiting + lines.ready.len()
+        let heads = lines.ready.len() + lines.suspected.len() + lines.withheld.len();
+        lines.behind + lines.waiting + heads
     }
 
     /// Has heads handed out again that were, and that nobody has in hand any more.
@@ -219,10 +255,21 @@ impl Lines {
         let before = std::mem::replace(&mut lane.stage, stage);
         self.waiting -= usize::from(before == Stage::Waiting);
         self.waiting += usize::from(stage == Stage::Waiting);
-        if stage == Stage::Ready {
-            self.ready.insert(*head);
-        } else {
-            self.ready.remove(head);
+        if let Some(index) = self.index(before) {
+            index.remove(head);
+        }
+        if let Some(index) = self.index(stage) {
+            index.insert(*head);
+        }
+    }
+
+    /// The heads at a stage, where they are found by it.
+    fn index(&mut self, stage: Stage) -> Option<&mut BTreeSet<MessageId>> {
+        match stage {
+            Stage::Ready => Some(&mut self.ready),
+            Stage::Suspected => Some(&mut self.suspected),
+            Stage::Withheld => Some(&mut self.withheld),
+            Stage::InHand | Stage::Waiting => None,
         }
     }
 
@@ -316,6 +363,25 @@ mod tests {
         lanes.take(2, End::Oldest);
         lanes.reconsider(|held| *held == id(1));
         assert_eq!(lanes.take(9, End::Oldest), [id(2), id(3)]);
+    }
+
+    #[test]
+    fn a_suspect_is_handed_out_apart_and_what_is_withheld_to_nobody_until_more_is_known() {
+        let lanes = Lanes::default();
+        lanes.admit(id(1), key("a"), Stage::Suspected);
+        lanes.admit(id(2), key("a"), Stage::Suspected);
+        lanes.admit(id(3), key("b"), Stage::Withheld);
+        lanes.admit(id(4), key("c"), Stage::Ready);
+        assert_eq!((lanes.suspects(), lanes.at_rest()), (1, 4));
+        assert_eq!(lanes.take(9, End::Oldest), [id(4)]);
+        assert_eq!((lanes.take_suspect(), lanes.take_suspect()), (Some(id(1)), None));
+        settled(&lanes, [(id(1), After::Next)]);
+        assert_eq!(lanes.take(9, End::Oldest), [id(2)], "only the head was in flight");
+        lanes.admit(id(3), key("b"), Stage::Suspected);
+        assert_eq!((lanes.take_suspect(), lanes.suspects()), (Some(id(3)), 0));
+        settled(&lanes, [(id(3), After::Again)]);
+        lanes.due([id(3)]);
+        assert_eq!(lanes.take(9, End::Oldest), [id(3)], "it let its host live");
     }
 
     proptest! {

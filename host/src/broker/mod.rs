@@ -59,6 +59,7 @@ mod tenure;
 mod trouble;
 mod valve;
 mod wake;
+mod ward;
 
 use std::io;
 use std::path::PathBuf;

@@ -27,7 +27,7 @@ use crate::message::MessageId;
 pub(super) const LIFETIME: Duration = Duration::from_secs(15);
 
 /// How often a host shows itself.
-const EVERY: Duration = Duration::from_secs(5);
+pub(super) const EVERY: Duration = Duration::from_secs(5);
 
 /// Why a file is refused is told at this length: a manifest may have many problems.
 const REFUSAL_BYTES: usize = 2048;
@@ -180,6 +180,11 @@ impl Presence {
     /// The name, now and in time to come.
     pub(super) fn name(&self) -> Name {
         self.name.clone()
+    }
+
+    /// What is in this host's sign of life, and in no other's.
+    pub(super) fn token(&self) -> &str {
+        &self.token
     }
 
     /// Whether another host has shown itself under this name: nothing more may be read under it.

@@ -47,6 +47,14 @@ impl Process {
             && self.is_gone_by(look(self.pid))
     }
 
+    /// Whether it can be told for sure that this process lives.
+    pub(super) fn is_there(&self) -> bool {
+        !self.machine.is_empty()
+            && !self.started.is_empty()
+            && self.machine == machine()
+            && look(self.pid) == Seen::Running(self.started.clone())
+    }
+
     fn is_gone_by(&self, seen: Seen) -> bool {
         match seen {
             Seen::Running(started) => started != self.started,
@@ -107,9 +115,11 @@ mod tests {
     #[test]
     fn this_process_is_not_gone_and_one_of_its_pid_that_started_earlier_is() {
         let this = Process::this();
-        assert!(!this.is_gone());
+        assert!(!this.is_gone() && this.is_there());
         let earlier = Process { started: "1".into(), ..this.clone() };
-        assert!(earlier.is_gone());
+        assert!(earlier.is_gone() && !earlier.is_there());
+        let elsewhere = Process { machine: "another".into(), ..this };
+        assert!(!elsewhere.is_gone() && !elsewhere.is_there(), "it cannot be known");
         let elsewhere = Process { machine: "another".into(), ..earlier };
         assert!(!elsewhere.is_gone(), "what cannot be known is taken to live");
     }

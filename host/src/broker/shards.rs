@@ -20,7 +20,7 @@ use super::janitor::Janitor;
 use super::keys::Keys;
 use super::lanes::Lanes;
 use super::link::Link;
-use super::ordered::Ordered;
+use super::ordered::{Former, Ordered, Ownership};
 use super::post::Post;
 use super::presence::{Name, Presence, Teller};
 use super::scripts::Lua;
@@ -28,8 +28,9 @@ use super::serving::Serving;
 use super::settle;
 use super::share::owners;
 use super::source::Source;
-use super::tenure::{LASTS, Tenure, bear};
+use super::tenure::{Applicant, LASTS, PATIENCE, Tenure, apply, bear, release};
 use super::wake::Wake;
+use super::ward::Ward;
 use super::{Broker, BrokerError, Closing, Subscription, lease, reply};
 use crate::figures::Figures;
 use crate::manifest::Handler;
@@ -37,9 +38,6 @@ use crate::shutdown::Stop;
 
 /// How often leases are renewed, and is looked for who else is alive.
 const BEAT: Duration = Duration::from_secs(2);
-
-/// An answer is waited for this long: a lease that cannot be renewed now is tried again soon.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A host that does not show itself for this long counts as dead: as long as its leases last.
 const LIFETIME: Duration = LASTS;
@@ -75,6 +73,7 @@ pub struct Shards {
     /// The keys of the stream as the manifest names it: where the members are.
     keys: Keys,
     shards: Vec<Shard>,
+    ward: Arc<Ward>,
     /// Those that this process has owned before.
     known: HashSet<usize>,
     owned: HashMap<usize, Share>,
@@ -138,6 +137,7 @@ impl Broker {
             delays: self.delays.clone(),
             keys,
             shards,
+            ward: Arc::new(Ward::new(self.cell.clone())),
             known: HashSet::new(),
             owned: HashMap::new(),
             members: Vec::new(),
@@ -189,7 +189,9 @@ impl Shards {
                         let tenure = Arc::new(Tenure::new(name, asked));
                         let owned = self.open(index, &tenure);
                         let stop = owned.stop.clone();
-                        let release = self.release(index, &tenure);
+                        let Shard { handler, keys } = &self.shards[index];
+                        let shard = (handler.clone(), keys.clone());
+                        let release = release(self.link.clone(), shard, tenure.clone());
                         let task = carried.spawn(bear(carry(owned), tenure.clone(), release)).id();
                         self.known.insert(index);
                         self.owned.insert(index, Share { tenure, stop, task });
@@ -337,12 +339,10 @@ impl Shards {
     }
 
     fn lease(&self, index: usize, kept: &str) -> redis::Cmd {
-        let keys = &self.shards[index].keys;
-        let mut asking = Lua::Lease.call(&[&keys.lease, &keys.generation]);
         // One who has had the lease and lost it is no heir of its own.
         let predecessor = if self.known.contains(&index) { "" } else { &self.name };
-        asking.arg(&self.name).arg(LASTS.as_millis() as u64).arg(kept).arg(predecessor);
-        asking
+        let token = self.presence.token();
+        apply(&self.shards[index].keys, &Applicant { name: &self.name, token, kept, predecessor })
     }
 
     /// Puts someone to every job that an owned stream needs.
@@ -360,7 +360,11 @@ impl Shards {
         let closing = Closing::new(tokio::spawn(writing), chores, None);
         let (connector, valve) = (self.connector.clone(), post.valve.clone());
         let ends = (settler.clone(), stop.clone());
-        let ordered = Ordered::new(post, lanes, connector, tenure.clone(), ends);
+        self.ward.mind(&post.held);
+        let former = Former::new(post.clone(), self.keys.clone(), self.presence.token());
+        let ward = self.ward.clone();
+        let ownership = Ownership { tenure: tenure.clone(), former, ward, lanes };
+        let ordered = Ordered::new(post, connector, ownership, ends);
         tracing::info!(handler = %shard.handler.name, stream = %shard.handler.stream, tenure = tenure.name,
             "owns the stream");
         let subscription = Subscription {
@@ -400,24 +404,6 @@ impl Shards {
             }
         };
         self.owned.retain(|_, share| share.task != task);
-    }
-
-    /// Releases a shard's lease, so that no one waits for it to run out, and removes its consumer.
-    fn release(&self, index: usize, tenure: &Tenure) -> impl Future<Output = ()> + use<> {
-        let Shard { keys, handler } = &self.shards[index];
-        let live = keys.live(&tenure.name);
-        let mut retiring = Lua::Retire.call(&[&keys.stream, &live, &keys.hosts]);
-        retiring.arg(&*handler.group).arg(&tenure.name).arg(0);
-        let mut release = Lua::Yield.call(&[&keys.lease]);
-        release.arg(&tenure.name);
-        let mut releasing = redis::pipe();
-        releasing.add_command(retiring).add_command(release).ignore_errors();
-        let (link, handler) = (self.link.clone(), handler.clone());
-        async move {
-            tracing::info!(handler = %handler.name, stream = %handler.stream, "gives the stream up");
-            // A lease that cannot be released runs out.
-            let _ = timeout(PATIENCE, link.pipeline(&releasing)).await;
-        }
     }
 
     /// Leaves the members, so that others take over at once what this host gives up.

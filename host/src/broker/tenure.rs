@@ -6,9 +6,19 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use redis::Cmd;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout};
 
+use super::keys::{Keys, WAITING};
+use super::link::Link;
+use super::process::Process;
+use super::scripts::Lua;
+use crate::manifest::Handler;
 use crate::shutdown::Stop;
+
+/// An answer is waited for this long: a lease that cannot be renewed now is tried again soon.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a lease lasts in Redis unless it is renewed.
 pub(super) const LASTS: Duration = Duration::from_secs(6);
@@ -65,6 +75,51 @@ impl Tenure {
     fn until(&self) -> MutexGuard<'_, Instant> {
         self.until.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whose a tenure is, for whoever comes upon it when its lease has run out.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Tenant {
+    /// What is in the host's sign of life, and in no other's.
+    pub token: String,
+    pub process: Process,
+}
+
+/// Who wants a lease, or to keep one.
+pub(super) struct Applicant<'a> {
+    /// The host's name.
+    pub name: &'a str,
+    pub token: &'a str,
+    /// The tenure that is to go on, '' for a new one.
+    pub kept: &'a str,
+    /// The name of a host that is known to be dead, '' for none.
+    pub predecessor: &'a str,
+}
+
+/// A request for the lease on a stream.
+pub(super) fn apply(keys: &Keys, applicant: &Applicant<'_>) -> Cmd {
+    let Applicant { name, token, kept, predecessor } = *applicant;
+    let mut asking = Lua::Lease.call(&[&keys.lease, &keys.generation, &keys.tenures]);
+    asking.arg(name).arg(LASTS.as_millis() as u64).arg(kept).arg(predecessor);
+    let tenant = Tenant { token: token.to_owned(), process: Process::this() };
+    asking.arg(serde_json::to_string(&tenant).expect("a tenant is plain JSON"));
+    asking
+}
+
+/// Gives a tenure up, so that no one waits for its lease to run out, and removes its consumer.
+pub(super) async fn release(link: Link, (handler, keys): (Handler, Keys), tenure: Arc<Tenure>) {
+    let mut releasing = redis::pipe();
+    let mut acquitting = Lua::Acquit.call(&[&keys.stream, &keys.deaths]);
+    acquitting.arg(&*handler.group).arg(&tenure.name).arg(WAITING);
+    let live = keys.live(&tenure.name);
+    let mut retiring = Lua::Retire.call(&[&keys.stream, &live, &keys.hosts]);
+    retiring.arg(&*handler.group).arg(&tenure.name).arg(0);
+    let mut yielding = Lua::Yield.call(&[&keys.lease, &keys.tenures]);
+    yielding.arg(&tenure.name);
+    releasing.add_command(acquitting).add_command(retiring).add_command(yielding).ignore_errors();
+    tracing::info!(handler = %handler.name, stream = %handler.stream, "gives the stream up");
+    // A lease that cannot be released runs out.
+    let _ = timeout(PATIENCE, link.pipeline(&releasing)).await;
 }
 
 /// Carries an owned stream for as long as this host can be sure that it is, then releases it.

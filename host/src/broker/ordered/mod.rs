@@ -6,19 +6,21 @@
 //! are waited for by a plain `XREAD`, which takes nothing, and read by a script that
 //! compares the lease; whose turn it is, `lanes` says.
 
+mod bell;
+mod former;
 mod kept;
 mod pending;
+mod suspects;
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
 use redis::aio::MultiplexedConnection;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::claim::Claims;
-use super::connect::{Backoff, Connector, Replies};
+use super::connect::{Backoff, Connector};
 use super::feed::ReadError;
 use super::lanes::{End, Lanes, Stage};
 use super::portion::Portion;
@@ -29,16 +31,13 @@ use super::scripts::Lua;
 use super::settle::Settler;
 use super::tenure::Tenure;
 use super::trouble::Trouble;
+use super::ward::Ward;
 use crate::figures::add;
 use crate::message::{Attempt, Delivery, Message, MessageId};
 use crate::shutdown::Stop;
+use bell::{Rang, Ringing};
+pub(super) use former::Former;
 use kept::{KEPT_BYTES, Kept};
-
-/// New entries are waited for this long at most; then the group is asked for them all the same.
-const BLOCK: Duration = Duration::from_secs(2);
-
-/// A reply may come this much later before the connection counts as dead.
-const WATCHDOG: Duration = Duration::from_secs(3);
 
 /// How often is looked for what nobody tells of.
 const EVERY: Duration = Duration::from_secs(2);
@@ -52,15 +51,6 @@ const READ_AT_MOST: usize = 1000;
 /// With this many that wait for another attempt, or for one before them, nothing new is read.
 const WAITING_MAX: usize = 250_000;
 
-type Ringing = Pin<Box<dyn Future<Output = Result<Rang, ReadError>> + Send>>;
-
-/// Whether a wait for new entries saw one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rang {
-    SawOne,
-    TimedOut,
-}
-
 /// The reading side of a stream that this host owns.
 pub struct Ordered {
     post: Arc<Post>,
@@ -70,6 +60,14 @@ pub struct Ordered {
     /// Where the handler has a rate.
     meter: Option<Meter>,
     tenure: Arc<Tenure>,
+    former: Former,
+    /// How many consumers of former owners are left.
+    predecessors: usize,
+    /// Whether anything may be noted of suspects.
+    has_notes: bool,
+    ward: Arc<Ward>,
+    /// The one that runs alone, until it is known to have let its host live.
+    running: Option<MessageId>,
     stop: Stop,
     standing: Standing,
     news: News,
@@ -85,6 +83,25 @@ pub struct Ordered {
     compared: Option<MessageId>,
     /// The last entry that was seen: where the next wait begins.
     last: MessageId,
+}
+
+/// What makes a stream this host's.
+pub(super) struct Ownership {
+    pub tenure: Arc<Tenure>,
+    pub former: Former,
+    pub ward: Arc<Ward>,
+    pub lanes: Arc<Lanes>,
+}
+
+/// How entries are fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Terms {
+    /// To run beside others.
+    Crowd,
+    /// To run alone.
+    Alone,
+    /// To be buried.
+    Dead,
 }
 
 /// How this host stands to what is pending.
@@ -108,11 +125,11 @@ enum News {
 impl Ordered {
     pub(super) fn new(
         post: Arc<Post>,
-        lanes: Arc<Lanes>,
         connector: Arc<Connector>,
-        tenure: Arc<Tenure>,
+        ownership: Ownership,
         (settler, stop): (Settler, Stop),
     ) -> Self {
+        let Ownership { tenure, former, ward, lanes } = ownership;
         Self {
             claims: Claims::new(post.clone(), settler),
             meter: Meter::of(&post, &stop),
@@ -120,6 +137,11 @@ impl Ordered {
             lanes,
             connector,
             tenure,
+            former,
+            predecessors: 0,
+            has_notes: true,
+            ward,
+            running: None,
             stop,
             standing: Standing::Unknown,
             news: News::Some(Rang::TimedOut),
@@ -143,10 +165,6 @@ impl Ordered {
     pub async fn next(&mut self, slots: usize) -> Vec<Delivery> {
         if !self.tenure.holds() {
             self.stop.cancelled().await;
-            return Vec::new();
-        }
-        if self.post.valve.is_shut() {
-            self.rest().await;
             return Vec::new();
         }
         match self.step(slots).await {
@@ -174,8 +192,14 @@ impl Ordered {
     }
 
     async fn step(&mut self, slots: usize) -> Result<Vec<Delivery>, ReadError> {
+        self.see_out().await?;
+        if self.post.valve.is_shut() {
+            self.go_among_others();
+            self.rest().await;
+            return Ok(Vec::new());
+        }
         self.look_around().await?;
-        if self.standing != Standing::Known || self.post.valve.is_shut() {
+        if self.standing != Standing::Known || self.post.valve.is_shut() || self.running.is_some() {
             return Ok(Vec::new());
         }
         let allowed = match &mut self.meter {
@@ -189,7 +213,10 @@ impl Ordered {
             // Until something comes of them.
             meter.unused += allowed;
         }
-        let found = self.find(allowed).await?;
+        let found = match self.suspect().await? {
+            Some(suspect) => vec![suspect],
+            None => self.beside_others(allowed).await?,
+        };
         let found = self.post.without_repeats(found).await?;
         if let Some(meter) = &mut self.meter {
             let used = found.iter().filter(|one| self.post.handler.filter.accepts(&one.message));
@@ -200,10 +227,19 @@ impl Ordered {
         }
         // A page of messages whose turn has not come is followed by the next at once.
         let more = matches!(self.news, News::Some(_)) && self.has_room();
-        if found.is_empty() && !more {
+        if found.is_empty() && !more && self.running.is_none() {
             self.wait().await?;
         }
         Ok(found)
+    }
+
+    /// Those whose turn it is, once no suspect runs alone.
+    async fn beside_others(&mut self, slots: usize) -> Result<Vec<Delivery>, ReadError> {
+        let ward = self.ward.clone();
+        match ward.beside(&self.stop).await {
+            Some(_place) => self.find(slots).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     /// Those whose turn it is, and new ones that wait for nobody.
@@ -232,6 +268,7 @@ impl Ordered {
         if self.swept.elapsed() >= EVERY {
             self.swept = Instant::now();
             self.compare().await?;
+            self.look_back().await?;
             self.post.wake.after(Duration::ZERO);
             if self.news == News::None {
                 // Who always has something to do waits for nothing, and would never hear of it.
@@ -267,7 +304,7 @@ impl Ordered {
             }
         }
         if !absent.is_empty() {
-            found.extend(self.fetch(&absent).await?);
+            found.extend(self.fetch(&absent, Terms::Crowd).await?);
         }
         Ok(found)
     }
@@ -325,51 +362,6 @@ impl Ordered {
         self.kept.put(message);
     }
 
-    /// Waits until there is something to do: a settlement, a new entry, a retry that is due, a stop.
-    async fn wait(&mut self) -> Result<(), ReadError> {
-        if self.bell.is_none() && self.news == News::None {
-            self.bell = Some(self.listen().await?);
-        }
-        let Self { bell, stop, lanes, post, .. } = self;
-        let ringing = async {
-            match bell {
-                Some(bell) => bell.await,
-                None => std::future::pending().await,
-            }
-        };
-        let rang = tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            () = lanes.moved() => return Ok(()),
-            () = post.wake.due() => return Ok(()),
-            () = post.valve.shut() => return Ok(()),
-            rang = ringing => rang,
-            () = tokio::time::sleep(EVERY) => return Ok(()),
-        };
-        self.bell = None;
-        self.news = News::Some(rang?);
-        Ok(())
-    }
-
-    /// Begins to wait for an entry behind the last that was seen (`XREAD BLOCK`); takes nothing.
-    async fn listen(&mut self) -> Result<Ringing, ReadError> {
-        let mut connection = match &self.reader {
-            Some(reader) => reader.clone(),
-            None => self.reader.insert(self.connector.open(Replies::Whenever).await?).clone(),
-        };
-        let mut listening = redis::cmd("XREAD");
-        listening.arg("COUNT").arg(1).arg("BLOCK").arg(BLOCK.as_millis() as u64);
-        listening.arg("STREAMS").arg(&self.post.keys.stream).arg(self.last.to_string());
-        let limit = BLOCK + WATCHDOG;
-        Ok(Box::pin(async move {
-            let answer = timeout(limit, listening.query_async::<Value>(&mut connection)).await;
-            match answer.map_err(|_| ReadError::Silent(limit))?? {
-                Value::Nil => Ok(Rang::TimedOut),
-                _ => Ok(Rang::SawOne),
-            }
-        }))
-    }
-
     /// The answer of a script that compares the lease; none once the tenure is over.
     fn unless_over(&self, answer: Value) -> Option<Value> {
         if answer == Value::Int(0) {
@@ -383,6 +375,7 @@ impl Ordered {
     async fn cope(&mut self, error: ReadError) {
         let trouble = error.trouble();
         self.post.figures.trouble(trouble.as_str());
+        self.go_among_others();
         let (handler, stream) = (&self.post.handler.name, &self.post.handler.stream);
         if trouble == Trouble::GroupGone {
             tracing::warn!(%handler, %stream, group = %self.post.handler.group, %error,

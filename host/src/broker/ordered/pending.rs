@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::{RedisResult, Value};
 
-use super::{Kept, News, Ordered, Rang, Standing};
+use super::{Kept, News, Ordered, Rang, Standing, Terms, former};
 use crate::broker::feed::ReadError;
 use crate::broker::keys::WAITING;
 use crate::broker::lanes::{After, Stage};
@@ -21,32 +21,16 @@ impl Ordered {
     /// Takes over what is pending in the group, whoever holds it, and puts it at its place, the oldest first.
     pub(super) async fn inherit(&mut self) -> Result<(), ReadError> {
         self.post.look_whether_paused().await?;
+        self.former.look().await?;
         self.lanes.reconsider(|id| self.post.held.contains(id));
-        let field = self.post.handler.order.as_ref().map_or("", |order| &*order.field);
         let mut from = "-".to_owned();
-        let mut found = 0;
+        let (mut found, known) = (0, self.lanes.suspects());
         loop {
-            let keys = &self.post.keys;
-            let mut inheriting = Lua::Inherit.call(&[&keys.stream, &keys.waiting, &keys.lease]);
-            inheriting.arg(&*self.post.handler.group).arg(&self.post.consumer).arg(WAITING);
-            let answer = self.post.link.query(inheriting.arg(from).arg(PAGE).arg(field)).await?;
+            let answer = self.post.link.query(&self.inheriting(&from)).await?;
             let Some(rows) = self.unless_over(answer) else { return Ok(()) };
-            let mut rows = reply::array("inherit.lua", rows)?.into_iter();
-            let mut last = None;
-            while let (Some(id), Some(state), Some(key)) = (rows.next(), rows.next(), rows.next()) {
-                let id = reply::id("inherit.lua", &id)?;
-                let state = reply::bytes("inherit.lua", state)?;
-                let key = reply::bytes("inherit.lua", key)?;
-                last = Some(id);
-                found += 1;
-                match &*state {
-                    b"trimmed" => self.claims.bury(id),
-                    _ if self.post.held.contains(&id) => {}
-                    b"waiting" => self.lanes.admit(id, key.into(), Stage::Waiting),
-                    _ => self.lanes.admit(id, key.into(), Stage::Ready),
-                }
-            }
-            let Some(last) = last else { break };
+            let rows = reply::array("inherit.lua", rows)?;
+            found += rows.len() / 3;
+            let Some(last) = self.place(rows).await? else { break };
             if self.stop.is_cancelled() {
                 return Ok(());
             }
@@ -54,6 +38,12 @@ impl Ordered {
         }
         tracing::debug!(handler = %self.post.handler.name, stream = %self.post.handler.stream, pending = found,
             "knows what is pending");
+        let suspects = self.lanes.suspects();
+        if suspects > known {
+            tracing::info!(handler = %self.post.handler.name, stream = %self.post.handler.stream, count = suspects,
+                died = ?self.former.dead(), may_have_died = ?self.former.doubtful(),
+                "may have been in flight when their host died; they run one at a time");
+        }
         self.succeed_others().await?;
         self.post.wake.after(Duration::ZERO);
         self.standing = Standing::Known;
@@ -61,7 +51,61 @@ impl Ordered {
         Ok(())
     }
 
-    /// Shows this host among the group's consumers, and removes those of former owners, which hold nothing any more.
+    fn inheriting(&self, from: &str) -> redis::Cmd {
+        let keys = &self.post.keys;
+        let names = [&keys.stream, &keys.waiting, &keys.lease, &keys.deaths, &keys.suspects];
+        let field = self.post.handler.order.as_ref().map_or("", |order| &*order.field);
+        let mut inheriting = Lua::Inherit.call(&names.map(|name| &**name));
+        inheriting.arg(&*self.post.handler.group).arg(&self.post.consumer).arg(WAITING);
+        let dead = self.former.dead();
+        inheriting.arg(from).arg(PAGE).arg(field).arg(dead.len()).arg(dead);
+        inheriting.arg(self.former.doubtful());
+        inheriting
+    }
+
+    /// Puts entries at their places, as `inherit.lua` gives them. Gives the last of them.
+    async fn place(&mut self, rows: Vec<Value>) -> Result<Option<MessageId>, ReadError> {
+        let (mut last, mut condemned) = (None, Vec::new());
+        let mut rows = rows.into_iter();
+        while let (Some(id), Some(state), Some(key)) = (rows.next(), rows.next(), rows.next()) {
+            let id = reply::id("inherit.lua", &id)?;
+            let state = reply::bytes("inherit.lua", state)?;
+            let key = reply::bytes("inherit.lua", key)?.into();
+            last = Some(id);
+            match &*state {
+                b"trimmed" => self.claims.bury(id),
+                _ if self.post.held.contains(&id) => {}
+                b"waiting" => self.lanes.admit(id, key, Stage::Waiting),
+                b"suspect" => self.lanes.admit(id, key, Stage::Suspected),
+                b"doubted" => self.lanes.admit(id, key, Stage::Withheld),
+                b"condemned" => {
+                    self.lanes.admit(id, key, Stage::Withheld);
+                    condemned.push(id);
+                }
+                _ => self.lanes.admit(id, key, Stage::Ready),
+            }
+        }
+        if !condemned.is_empty() {
+            self.condemn(&condemned).await?;
+        }
+        Ok(last)
+    }
+
+    /// Looks again for what became of former owners, as long as there is something of theirs.
+    pub(super) async fn look_back(&mut self) -> Result<(), ReadError> {
+        if self.has_notes {
+            self.acquit(&[]).await?;
+        }
+        if self.predecessors == 0 && self.former.noted().is_empty() {
+            return Ok(());
+        }
+        if self.former.look().await? == former::News::Some {
+            self.standing = self.standing.max(Standing::Unknown);
+        }
+        self.succeed_others().await
+    }
+
+    /// Shows this host among the group's consumers, and removes those of former owners that hold nothing any more.
     async fn succeed_others(&mut self) -> Result<(), ReadError> {
         let (stream, group) = (&self.post.keys.stream, &*self.post.handler.group);
         let mut asking = redis::cmd("XINFO");
@@ -69,17 +113,28 @@ impl Ordered {
         let rows = reply::rows("XINFO CONSUMERS", self.post.link.query(&asking).await?)?;
         let names = rows.iter().filter_map(|row| row.text("name"));
         let others = names.filter(|name| **name != *self.post.consumer.now() && name != WAITING);
+        let others: Vec<String> = others.collect();
         let mut succeeding = redis::pipe();
-        // Before 7.2, one that has read nothing is not shown. Where this is refused, it is only not seen.
-        let creating = succeeding.cmd("XGROUP").arg("CREATECONSUMER");
-        creating.arg(stream).arg(group).arg(&self.post.consumer);
-        for name in others {
+        for name in &others {
             let keys = &self.post.keys;
-            let mut retiring = Lua::Retire.call(&[stream, &keys.live(&name), &keys.hosts]);
+            let mut retiring = Lua::Retire.call(&[stream, &keys.live(name), &keys.hosts]);
             retiring.arg(group).arg(name).arg(0);
             succeeding.add_command(retiring);
         }
-        self.post.link.pipeline(succeeding.ignore_errors()).await?;
+        // Before 7.2, one that has read nothing is not shown. Where this is refused, it is only not seen.
+        let creating = succeeding.cmd("XGROUP").arg("CREATECONSUMER");
+        creating.arg(stream).arg(group).arg(&self.post.consumer);
+        let answers = self.post.link.pipeline(succeeding.ignore_errors()).await?;
+        let stays = |answer: &RedisResult<Value>| !matches!(answer, Ok(Value::Int(1)));
+        let left = others.iter().zip(&answers).filter(|(_, answer)| stays(answer));
+        let left: Vec<&String> = left.map(|(name, _)| name).collect();
+        self.predecessors = left.len();
+        let over: Vec<_> = self.former.noted().iter().filter(|name| !left.contains(name)).collect();
+        // Who is in the notes is still to be told from those that gave up.
+        if !over.is_empty() && !self.has_notes {
+            let forgetting = redis::cmd("HDEL").arg(&self.post.keys.tenures).arg(over).to_owned();
+            self.post.link.query(&forgetting).await?;
+        }
         Ok(())
     }
 
@@ -153,11 +208,22 @@ impl Ordered {
     }
 
     /// Fetches messages that are pending, and lets those pass that are not any more.
-    pub(super) async fn fetch(&mut self, ids: &[MessageId]) -> Result<Vec<Delivery>, ReadError> {
+    pub(super) async fn fetch(
+        &mut self,
+        ids: &[MessageId],
+        terms: Terms,
+    ) -> Result<Vec<Delivery>, ReadError> {
         let keys = &self.post.keys;
-        let names = [&*keys.stream, &*keys.failures, &*keys.waiting, &*keys.lease];
+        let names = [&keys.stream, &keys.failures, &keys.waiting, &keys.lease];
+        let names = [&names[..], &[&keys.deaths, &keys.suspects]].concat();
+        let names: Vec<&str> = names.into_iter().map(|name| &**name).collect();
         let mut fetching = Lua::Fetch.call(&names);
         fetching.arg(&*self.post.handler.group).arg(&self.post.consumer).arg(WAITING);
+        fetching.arg(match terms {
+            Terms::Crowd => "crowd",
+            Terms::Alone => "alone",
+            Terms::Dead => "dead",
+        });
         for id in ids {
             fetching.arg(id.to_string());
         }

@@ -1,12 +1,17 @@
--- Fetches entries whose turn has come, for whoever has the lease on the stream; takes back those that waited.
+-- Fetches entries whose turn has come, for whoever has the lease on the stream, and whoever holds them.
 --
--- KEYS  stream, failures, waiting, lease
--- ARGV  group, tenure, the waiting consumer, ids…
+-- KEYS  stream, failures, waiting, lease, deaths, suspects
+-- ARGV  group, tenure, the waiting consumer, terms, ids…
+-- Terms
+--   'crowd'  entries that run beside others: what was counted against them is forgotten
+--   'alone'  entries that run alone: that is noted, and under whom they were in flight before, for
+--            whoever finds them when their host has died
+--   'dead'   entries that are to be buried
 -- Gives two lists: the entries, each as {id, fields, recorded failures or ''}, and the
 -- ids whose bodies were trimmed; those stay pending, to be buried. An entry in neither
--- is not pending any more, or someone else has taken it.
+-- is not pending any more.
 -- Gives 0 if the tenure is over: then nothing was done.
-local group, tenure, waiting = ARGV[1], ARGV[2], ARGV[3]
+local group, tenure, waiting, terms = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if redis.call('GET', KEYS[4]) ~= tenure then return 0 end
 local fetched, trimmed = {}, {}
 
@@ -16,21 +21,23 @@ local function fetch(id, holder)
     trimmed[#trimmed + 1] = id
     return
   end
-  if holder == waiting then
-    redis.call('XCLAIM', KEYS[1], group, tenure, 0, id, 'JUSTID')
-    redis.call('ZREM', KEYS[3], id)
+  if holder ~= tenure then redis.call('XCLAIM', KEYS[1], group, tenure, 0, id, 'JUSTID') end
+  if holder == waiting then redis.call('ZREM', KEYS[3], id) end
+  if terms == 'crowd' then redis.call('HDEL', KEYS[5], id) end
+  if terms == 'alone' and redis.call('HSETNX', KEYS[5], id, 1) == 1 then
+    redis.call('HSET', KEYS[6], id, holder)
   end
   fetched[#fetched + 1] = { id, entry[2], redis.call('HGET', KEYS[2], id) or '' }
 end
 
-for at = 4, #ARGV do
+for at = 5, #ARGV do
   local id = ARGV[at]
   local pending = redis.call('XPENDING', KEYS[1], group, id, id, 1)[1]
-  if not pending then
+  if pending then
+    fetch(id, pending[2])
+  else
     redis.call('ZREM', KEYS[3], id)
     redis.call('HDEL', KEYS[2], id)
-  elseif pending[2] == tenure or pending[2] == waiting then
-    fetch(id, pending[2])
   end
 end
 return { fetched, trimmed }

@@ -1,17 +1,31 @@
 -- Takes over what is pending in a group, whoever holds it, for whoever has the lease on the stream.
 --
--- KEYS  stream, waiting, lease
--- ARGV  group, tenure, the waiting consumer, where to begin, entries to look at, the field of the key
+-- KEYS  stream, waiting, lease, deaths, suspects
+-- ARGV  group, tenure, the waiting consumer, where to begin, entries to look at, the field of the key,
+--       how many tenures' hosts died, these tenures, then those whose hosts may have died
 -- Gives for each entry, the oldest first, three values:
 --   its id
---   `held` (it is the tenure's now), `waiting` (it waits for another attempt, and still does) or
---   `trimmed` (its body is gone; left as it is, to be buried)
+--   `held`       it is the tenure's now
+--   `waiting`    it waits for another attempt, and still does
+--   `trimmed`    its body is gone; left as it is, to be buried
+--   `suspect`    first of its key, it may have been in flight when its host died, or it is to run
+--                alone again; left with that tenure until it is fetched
+--   `doubted`    it ran alone, and it is not known yet whether its host died, or the one before; left
+--                with that tenure
+--   `condemned`  its host died while it ran alone, after another had; left as it is, to be buried
 --   the value of the field, '' without it
 -- or 0 if the tenure is over: then nothing was done.
 --
+-- Who holds an entry had it last. So what a dead host's tenure holds stays there: whoever owns the
+-- stream next, should this owner die as well, still sees under whom it was in flight.
+-- Among the deaths, 1 says that an entry was put to run alone, 2 that this killed a host; the suspects
+-- say since which tenure. If that turns out to have outlived its lease, the next death is the first.
 -- One that waits without a time, as if the sorted set had been deleted, is taken over as well.
 local group, tenure, waiting, field = ARGV[1], ARGV[2], ARGV[3], ARGV[6]
 if redis.call('GET', KEYS[3]) ~= tenure then return 0 end
+
+local fates = {}
+for at = 8, #ARGV do fates[ARGV[at]] = at - 8 < tonumber(ARGV[7]) and 'died' or 'unknown' end
 
 local function first(values)
   for at = 1, #values, 2 do
@@ -20,13 +34,35 @@ local function first(values)
   return ''
 end
 
+local function judge(id, holder)
+  local deaths = tonumber(redis.call('HGET', KEYS[4], id) or 0)
+  if deaths > 1 then return 'condemned' end
+  if holder == tenure then return 'held' end
+  local fate = fates[holder]
+  if deaths == 0 then return fate and 'suspect' or 'held' end
+  if not fate then return 'suspect' end
+  if fate == 'unknown' then return 'doubted' end
+  local since = redis.call('HGET', KEYS[5], id)
+  local first = not since and 'died' or fates[since]
+  if first == 'unknown' then return 'doubted' end
+  if first == 'died' then
+    redis.call('HSET', KEYS[4], id, 2)
+    return 'condemned'
+  end
+  redis.call('HSET', KEYS[5], id, holder)
+  return 'suspect'
+end
+
 local function inherit(id, holder)
   local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
   if not entry then return 'trimmed', '' end
   local key = first(entry[2])
   if holder == waiting and redis.call('ZSCORE', KEYS[2], id) then return 'waiting', key end
-  if holder ~= tenure then redis.call('XCLAIM', KEYS[1], group, tenure, 0, id, 'JUSTID') end
-  return 'held', key
+  local state = judge(id, holder)
+  if state == 'held' and holder ~= tenure then
+    redis.call('XCLAIM', KEYS[1], group, tenure, 0, id, 'JUSTID')
+  end
+  return state, key
 end
 
 local rows = {}

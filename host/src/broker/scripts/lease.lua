@@ -1,12 +1,15 @@
 -- Takes the lease on a stream, if nobody else has it, or keeps it for longer.
 --
--- KEYS  lease, generation
+-- KEYS  lease, generation, tenures
 -- ARGV  name, milliseconds it lasts, the tenure that is to be kept ('' to take a new one),
---       the name of a host that is known to be dead ('' for none): its lease is taken at once
+--       the name of a host that is known to be dead ('' for none): its lease is taken at once,
+--       what tells this host's process from others
 -- Gives the tenure, `name#generation`, or
 --   0  another host has the lease, or the tenure that was to be kept is over
 --
 -- Each tenure has a number that no other had, so that one that is over is told from those after it.
+-- It is noted whose it is until it is given up: one that is still noted behind its lease may have
+-- ended with its host.
 local name, lasts, kept = ARGV[1], ARGV[2], ARGV[3]
 local tenure = redis.call('GET', KEYS[1])
 if kept ~= '' then
@@ -16,5 +19,6 @@ if kept ~= '' then
 end
 if tenure and string.match(tenure, '^(.*)#%d+$') ~= ARGV[4] then return 0 end
 local new = name .. '#' .. redis.call('INCR', KEYS[2])
+redis.call('HSET', KEYS[3], new, ARGV[5])
 redis.call('SET', KEYS[1], new, 'PX', lasts)
 return new

@@ -1,0 +1,206 @@
+//! Messages that are in flight when their host dies: which run alone, and what kills again is buried.
+
+use std::time::Duration;
+
+use super::harness::{Host, Redis, Running, Server, eventually, never, within};
+use super::{ORDERED, all_in_order, named, order, owner};
+
+const DEATHS: &str = "tidegate:{in}:deaths:in:h";
+
+fn begun(host: &Host) -> usize {
+    host.log().matches("begun").count()
+}
+
+/// A message of a key that says when it begins, takes so long, and leaves one output.
+fn work(redis: &mut Redis, stream: &str, key: &str, millis: &str) -> String {
+    let fields = [("key", key), ("data", key), ("print", "begun"), ("sleep-ms", millis)];
+    redis.add(stream, &[&fields[..], &[("emit", "out")]].concat())
+}
+
+/// One that says more, to be told from the others.
+fn culprit(redis: &mut Redis, stream: &str) -> String {
+    let fields = [("key", "c"), ("data", "c"), ("print", "begun: culprit")];
+    redis.add(stream, &[&fields[..], &[("sleep-ms", "4000"), ("emit", "out")]].concat())
+}
+
+/// What a host that is not on this machine, and may be dead, leaves behind.
+fn seem_elsewhere(redis: &mut Redis, stream: &str, tenure: &str) {
+    let key = format!("tidegate:{{{stream}}}:tenures:{stream}:h");
+    let told: String = redis.ask(&format!("HGET {key} {tenure}"));
+    let mut tenant: serde_json::Value = serde_json::from_str(&told).expect("a tenant is JSON");
+    tenant["process"]["machine"] = "another".into();
+    let told = tenant.to_string();
+    redis.tell(&format!("HSET {key} {tenure} {told}"));
+}
+
+fn owned_by(redis: &mut Redis, name: &str) {
+    eventually("it owns the stream", || owner(redis, "in").as_deref() == Some(name));
+}
+
+/// Two hosts; the first owns the stream and has these in flight, the second is there to take over.
+fn busy_and_another(server: &Server, redis: &mut Redis, keys: &[&str]) -> [Running; 2] {
+    let busy = Host::start(server, &named("a", ORDERED));
+    owned_by(redis, "a");
+    for key in keys {
+        work(redis, "in", key, "3000");
+    }
+    eventually("all are in flight", || begun(&busy) == keys.len());
+    busy.signal("STOP");
+    let other = Host::start(server, &named("b", ORDERED));
+    [busy, other]
+}
+
+#[test]
+fn an_ordered_message_that_kills_twice_is_buried_and_those_behind_it_go_on() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let mut host = Host::start(&server, ORDERED);
+    let mut others = vec![work(&mut redis, "in", "a", "300")];
+    let culprit = culprit(&mut redis, "in");
+    for key in ["c", "a", "b", "d", "c"] {
+        others.push(work(&mut redis, "in", key, "300"));
+    }
+    eventually("the heads are in flight", || begun(&host) == 4 && redis.pending("in", "h") == 7);
+    host.kill();
+    host.start_again();
+    eventually("the culprit runs again", || host.log().contains("culprit"));
+    assert_eq!(redis.column("out", "id")[0], others[0], "the oldest first");
+    never(Duration::from_secs(1), "anything runs beside it", || begun(&host) > 2);
+    host.kill();
+    host.start_again();
+    let letter = redis.wait_first("{in}:dead");
+    assert_eq!(letter.get("tidegate.id"), culprit);
+    assert_eq!(letter.get("tidegate.reason"), "trap");
+    assert!(letter.get("tidegate.error").contains("died twice"), "{letter}");
+    all_in_order(&mut redis, &["in"], others.len());
+    assert_eq!(redis.length("{in}:dead"), 1);
+    assert_eq!(redis.column("out", "attempt"), ["1"; 6], "a death is nobody's failure");
+    assert!(!host.log().contains("culprit"), "it is not run a third time");
+    eventually("nothing is kept of it", || !redis.exists(DEATHS));
+    eventually("no consumer is left over", || redis.consumers("in", "h").len() == 1);
+    host.stop();
+    assert_eq!(redis.ask::<Vec<String>>("KEYS tidegate:*"), ["tidegate:{in}:generation:in:h"]);
+}
+
+#[test]
+fn only_what_may_have_been_in_flight_is_suspected_and_not_what_waits_in_line() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let mut host = Host::start(&server, ORDERED);
+    for _ in 0..300 {
+        redis.add("in", &[("key", "a"), ("data", "a"), ("sleep-ms", "20"), ("emit", "out")]);
+    }
+    work(&mut redis, "in", "b", "1000");
+    eventually("both keys are in flight", || begun(&host) == 1);
+    host.kill();
+    host.start_again();
+    all_in_order(&mut redis, &["in"], 301);
+    assert!(host.log().contains("count=2"), "one of each key");
+}
+
+#[test]
+fn a_suspect_runs_alone_over_all_shards_of_its_host() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let mut host = Host::start(&server, &format!("{ORDERED}shards = 3\n"));
+    eventually("it owns all", || {
+        (0..3).all(|n| owner(&mut redis, &format!("in:{{{n}}}")).is_some())
+    });
+    culprit(&mut redis, "in:{0}");
+    for stream in ["in:{1}", "in:{2}"] {
+        work(&mut redis, stream, "a", "4000");
+    }
+    eventually("all are in flight", || begun(&host) == 3);
+    host.kill();
+    for stream in ["in:{0}", "in:{1}", "in:{2}"] {
+        work(&mut redis, stream, "new", "0");
+    }
+    host.start_again();
+    // Suspects of 4 s in three shards; others have their turns between them.
+    let mut most = 0;
+    within(Duration::from_secs(60), "all is done", || {
+        most = most.max(begun(&host).saturating_sub(redis.length("out")));
+        redis.length("out") == 6
+    });
+    assert!(most <= 1 + 3, "{most} at once");
+    let out = redis.entries("out");
+    let late = out.iter().filter(|entry| entry.get("data") != "new");
+    let times: Vec<u64> = late.map(super::Entry::millis).collect();
+    let apart = times.windows(2).all(|pair| pair[1] - pair[0] >= 3500);
+    assert!(apart, "one after the other: {times:?}");
+}
+
+#[test]
+fn what_a_stop_left_behind_of_an_ordered_stream_is_not_suspected() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let mut host = Host::start(&server, &format!("[host]\ngrace = \"100ms\"\n{ORDERED}"));
+    for key in ["a", "b", "c"] {
+        work(&mut redis, "in", key, "2000");
+    }
+    eventually("all are in flight", || begun(&host) == 3);
+    host.terminate();
+    host.wait();
+    assert_eq!(redis.pending("in", "h"), 3);
+    host.start_again();
+    eventually("they run side by side", || begun(&host) == 3);
+    assert_eq!(redis.length("out"), 0);
+    all_in_order(&mut redis, &["in"], 3);
+    assert!(!host.log().contains("when their host died"));
+}
+
+#[test]
+fn an_owner_that_stands_still_past_its_lease_is_not_taken_for_dead() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let [frozen, other] = busy_and_another(&server, &mut redis, &["a", "b", "c"]);
+    owned_by(&mut redis, "b");
+    eventually("they run side by side", || begun(&other) == 3);
+    assert_eq!(redis.length("out"), 0);
+    frozen.signal("CONT");
+    all_in_order(&mut redis, &["in"], 3);
+    assert!(!other.log().contains("when their host died"));
+}
+
+#[test]
+fn who_cannot_be_told_from_a_dead_owner_costs_its_messages_no_more_than_running_alone() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let [frozen, mut other] = busy_and_another(&server, &mut redis, &["a", "b"]);
+    seem_elsewhere(&mut redis, "in", "a#1");
+    owned_by(&mut redis, "b");
+    eventually("one of them runs", || begun(&other) == 1);
+    never(Duration::from_millis(1500), "the other runs beside it", || begun(&other) > 1);
+    // The second owner dies while it runs the first of them alone; the one before comes back.
+    other.kill();
+    frozen.signal("CONT");
+    let out = redis.wait_for(2, "out");
+    assert!(order(&out[0].get("id")) < order(&out[1].get("id")), "alone, the oldest first");
+    redis.wait_settled("in", "h");
+}
+
+#[test]
+fn nobody_is_buried_before_it_is_known_that_its_host_died_and_only_its_key_waits_for_that() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let mut host = Host::start(&server, &named("a", ORDERED));
+    owned_by(&mut redis, "a");
+    let culprit = culprit(&mut redis, "in");
+    eventually("it is in flight", || begun(&host) == 1);
+    host.kill();
+    host.start_again();
+    eventually("it runs alone", || begun(&host) == 1 && redis.exists(DEATHS));
+    seem_elsewhere(&mut redis, "in", "a#2");
+    host.kill();
+    let behind = work(&mut redis, "in", "c", "0");
+    let other = work(&mut redis, "in", "b", "0");
+    let second = Host::start(&server, &named("b", ORDERED));
+    owned_by(&mut redis, "b");
+    assert_eq!(redis.wait_first("out").get("id"), other);
+    assert_eq!(redis.length("{in}:dead"), 0, "its host may live");
+    redis.tell("DEL tidegate:{in}:live:in:h:a");
+    assert_eq!(redis.wait_first("{in}:dead").get("tidegate.id"), culprit);
+    assert_eq!(redis.wait_for(2, "out")[1].get("id"), behind);
+    assert!(!second.log().contains("culprit"));
+    redis.wait_settled("in", "h");
+}
