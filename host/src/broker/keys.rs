@@ -117,8 +117,9 @@ mod tests {
                 &seen,
                 &delayed(stream),
             ];
-            let order = [&keys.lease, &keys.tenures, &keys.generation, &keys.members];
-            let order = order.into_iter().chain([&keys.suspects, &shards(stream)]);
+            let shards = shards(stream);
+            let order = [&keys.lease, &keys.generation, &keys.tenures, &keys.members];
+            let order = order.into_iter().chain([&keys.suspects, &shards]);
             for key in own.into_iter().chain(others).chain(order) {
                 assert_eq!(hash_tag(key), hash_tag(stream), "{key}");
                 assert!(key.starts_with("tidegate:"), "{key}");

@@ -24,7 +24,8 @@ local function fetch(id, holder)
   if holder ~= tenure then redis.call('XCLAIM', KEYS[1], group, tenure, 0, id, 'JUSTID') end
   if holder == waiting then redis.call('ZREM', KEYS[3], id) end
   if terms == 'crowd' then redis.call('HDEL', KEYS[5], id) end
-  if terms == 'alone' and redis.call('HSETNX', KEYS[5], id, 1) == 1 then
+  if terms == 'alone' and not redis.call('HGET', KEYS[5], id) then
+    redis.call('HSET', KEYS[5], id, 1)
     redis.call('HSET', KEYS[6], id, holder)
   end
   fetched[#fetched + 1] = { id, entry[2], redis.call('HGET', KEYS[2], id) or '' }
