@@ -12,11 +12,14 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use crate::health::Health;
 use crate::outcome::Reason;
 
 /// The figures of one handler in one host.
 #[derive(Debug, Default)]
 pub struct Figures {
+    /// What keeps it from its work at this moment.
+    pub health: Health,
     /// Messages acknowledged as handled.
     pub handled: AtomicU64,
     /// Messages acknowledged unseen, as `match` did not ask for them.
@@ -79,7 +82,26 @@ pub struct VersionCost {
 
 /// Time from an entry's append to its acknowledgement.
 #[derive(Debug)]
-struct Latency(Histogram<u64>);
+struct Latency {
+    histogram: Histogram<u64>,
+    /// All of it together, in milliseconds.
+    sum: u64,
+}
+
+/// Waits from append to acknowledgement, sorted by how long they were.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// A length, and how many were no longer; by length.
+    pub up_to: Vec<(Duration, u64)>,
+    /// How many there were.
+    pub count: u64,
+    /// How long they were together.
+    pub sum: Duration,
+}
+
+/// The lengths by which waits are sorted, in milliseconds: from what one round trip takes to what people wait for.
+const WAITS: [u64; 15] =
+    [5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 300_000, 1_800_000];
 
 /// An hour: longer waits are counted as this long.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -87,7 +109,8 @@ const LONGEST: Duration = Duration::from_secs(3600);
 impl Default for Latency {
     fn default() -> Self {
         let longest = LONGEST.as_millis() as u64;
-        Self(Histogram::new_with_bounds(1, longest, 3).expect("constant bounds are valid"))
+        let histogram = Histogram::new_with_bounds(1, longest, 3);
+        Self { histogram: histogram.expect("constant bounds are valid"), sum: 0 }
     }
 }
 
@@ -142,7 +165,9 @@ impl Figures {
     pub(crate) fn acknowledged(&self, waits: impl Iterator<Item = Duration>) {
         let mut latency = self.latency.lock().expect("no one panics while recording");
         for wait in waits {
-            latency.0.saturating_record(wait.as_millis() as u64);
+            let millis = wait.as_millis() as u64;
+            latency.histogram.saturating_record(millis);
+            latency.sum = latency.sum.saturating_add(millis);
         }
     }
 
@@ -166,12 +191,33 @@ impl Figures {
     /// Milliseconds are as fine as it gets: that is what an entry's id tells.
     pub fn latency(&self, quantile: f64) -> Duration {
         let latency = self.latency.lock().expect("no one panics while recording");
-        Duration::from_millis(latency.0.value_at_quantile(quantile))
+        Duration::from_millis(latency.histogram.value_at_quantile(quantile))
+    }
+
+    /// The waits from append to acknowledgement since the host started.
+    pub fn waits(&self) -> Waits {
+        let latency = self.latency.lock().expect("no one panics while recording");
+        let mut up_to: Vec<_> =
+            WAITS.iter().map(|most| (Duration::from_millis(*most), 0)).collect();
+        for one in latency.histogram.iter_recorded() {
+            let at = WAITS.partition_point(|most| *most < one.value_iterated_to());
+            if let Some((_, count)) = up_to.get_mut(at) {
+                *count += one.count_since_last_iteration();
+            }
+        }
+        let (count, sum) = (latency.histogram.len(), Duration::from_millis(latency.sum));
+        drop(latency);
+        let mut so_far = 0;
+        for (_, count) in &mut up_to {
+            so_far += *count;
+            *count = so_far;
+        }
+        Waits { up_to, count, sum }
     }
 
     /// Forgets the recorded waits, to measure anew.
     pub fn reset_latency(&self) {
-        self.latency.lock().expect("no one panics while recording").0.reset();
+        self.latency.lock().expect("no one panics while recording").histogram.reset();
     }
 }
 
@@ -208,5 +254,22 @@ mod tests {
         let figures = Figures::default();
         figures.acknowledged([LONGEST * 3].into_iter());
         assert!(figures.latency(0.5) >= LONGEST);
+        let waits = figures.waits();
+        assert_eq!((waits.count, waits.sum), (1, LONGEST * 3));
+        assert!(waits.up_to.iter().all(|(_, count)| *count == 0), "{waits:?}");
+    }
+
+    #[test]
+    fn waits_are_sorted_by_their_length() {
+        let figures = Figures::default();
+        figures.acknowledged([0, 5, 6, 100, 299_000].into_iter().map(Duration::from_millis));
+        let waits = figures.waits();
+        assert_eq!((waits.count, waits.sum), (5, Duration::from_millis(299_111)));
+        let up_to = |millis| {
+            let most = Duration::from_millis(millis);
+            waits.up_to.iter().find(|(length, _)| *length == most).unwrap().1
+        };
+        let counts = [5, 10, 50, 100, 60_000, 300_000].map(up_to);
+        assert_eq!(counts, [2, 3, 3, 4, 4, 5]);
     }
 }

@@ -11,6 +11,7 @@ mod reach;
 mod reload;
 mod rollouts;
 mod state;
+mod status;
 mod swap;
 mod watch;
 
@@ -24,6 +25,7 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::task::{JoinError, JoinSet};
 
 pub use state::{HandlerState, Roster};
+pub use status::{Delivery, HandlerStatus, Status};
 
 use crate::broker::{Broker, BrokerError};
 use crate::manifest::{Handler, HostSettings, Manifest, RedisSettings, Sharding, whole};
@@ -65,7 +67,7 @@ fn list(problems: &[(Arc<str>, SandboxError)]) -> String {
 }
 
 /// An error and its causes, each once.
-fn sentence(error: &dyn std::error::Error) -> String {
+pub(crate) fn sentence(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -205,7 +207,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// Connects and puts every handler to work; waits for a Redis that is not there yet.
+    /// Connects and puts every handler to work; waits for a Redis that is not there yet. How far it is,
+    /// and who is at work from then on, is in the roster.
     ///
     /// # Errors
     ///
@@ -214,9 +217,12 @@ impl Host {
         manifest: &Manifest,
         plugins: Plugins,
         redis: &RedisSettings,
+        roster: Roster,
         stop: &Stop,
     ) -> Result<Self, HostError> {
+        roster.await_all(manifest, "waiting for Redis");
         let broker = Arc::new(Broker::connect(redis, &name(manifest), stop).await?);
+        roster.connected(broker.clone());
         let sharded = match sharded(manifest, &broker, stop).await {
             Err(BrokerError::Stopped) => Vec::new(),
             sharded => sharded?,
@@ -229,7 +235,7 @@ impl Host {
             refused_manifest: None,
             broker: broker.clone(),
             employed: Vec::new(),
-            roster: Roster::default(),
+            roster,
             tasks: JoinSet::new(),
             sharded: Arc::new(ArcSwap::from_pointee(sharded)),
             guests: Some(guest_threads()?),

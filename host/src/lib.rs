@@ -16,9 +16,12 @@ pub mod dispatch;
 pub mod host;
 pub mod rehearsal;
 
+pub mod admin;
+
 pub mod cli;
 pub mod demo;
 
 pub mod figures;
+pub mod health;
 pub mod shutdown;
 pub mod telemetry;

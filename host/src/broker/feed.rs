@@ -23,6 +23,7 @@ use super::reply::{self, RawEntry, UnexpectedReply};
 use super::returns::Returns;
 use super::trouble::Trouble;
 use crate::figures::add;
+use crate::health::Symptom;
 use crate::manifest::Handler;
 use crate::message::{Attempt, Delivery};
 use crate::shutdown::Stop;
@@ -45,6 +46,7 @@ pub struct Feed {
     pub(super) returns: Returns,
     /// Where the handler has a rate.
     pub(super) meter: Option<Meter>,
+    pub(super) subscription: Symptom,
     pub(super) stop: Stop,
     pub(super) state: State,
 }
@@ -104,6 +106,8 @@ impl Feed {
     /// until the connection is replaced.
     pub async fn next(&mut self, slots: usize) -> Vec<Delivery> {
         if self.post.valve.is_shut() {
+            // Whether it could read shows once it is to.
+            self.subscription.is_well();
             self.rest().await;
             return Vec::new();
         }
@@ -112,6 +116,7 @@ impl Feed {
                 if !self.state.backoff.is_fresh() {
                     tracing::info!(handler = %self.post.handler.name, stream = %self.post.handler.stream, "reading again");
                     self.state.backoff.reset();
+                    self.subscription.is_well();
                 }
                 deliveries
             }
@@ -187,6 +192,8 @@ impl Feed {
         if self.state.connections > 0 {
             self.presence.affirm(0.0).await?;
             self.returns.spare_others();
+        } else {
+            self.subscription.is_well();
         }
         self.state.connections += 1;
         self.state.reader = Some(reader);
@@ -376,6 +383,8 @@ impl Feed {
                 }
             }
         }
+        let stream = &self.post.handler.stream;
+        self.subscription.ails(format_args!("cannot read stream `{stream}`: {error}"));
         if trouble.ends_connection() && self.state.reader.take().is_some() {
             add(&self.post.figures.reconnects, 1);
         }

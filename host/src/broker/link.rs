@@ -79,6 +79,12 @@ impl Link {
         Ok((Self { current, broken, abilities }, Keeper(keeping.abort_handle())))
     }
 
+    /// Whether there is a connection of which nothing bad is known.
+    pub(super) fn is_connected(&self) -> bool {
+        let broken = self.broken.number.load(std::sync::atomic::Ordering::Relaxed);
+        self.current.borrow().as_ref().is_some_and(|now| now.number > broken)
+    }
+
     /// What the server can do.
     pub(super) fn abilities(&self) -> &Abilities {
         &self.abilities

@@ -198,6 +198,11 @@ impl Broker {
         self.connector.shown()
     }
 
+    /// Whether it is connected, as far as the last request told.
+    pub fn is_connected(&self) -> bool {
+        self.link.is_connected()
+    }
+
     /// The name wanted for this host.
     pub fn name(&self) -> &str {
         &self.name

@@ -21,6 +21,7 @@ use super::scripts::Lua;
 use super::serving::Serving;
 use super::trouble::Trouble;
 use crate::figures::{Figures, VersionCost, read};
+use crate::health::Part;
 use crate::message::MessageId;
 
 /// A host that is silent for this long counts as dead.
@@ -257,6 +258,7 @@ impl Presence {
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut news = self.teller.serving.listen();
         let (mut before, mut rate) = (read(&self.teller.figures.handled), 0.0);
+        let alive = self.teller.figures.health.part(Part::Duty);
         every.tick().await;
         let mut told = false;
         loop {
@@ -270,13 +272,21 @@ impl Presence {
                 _ = news.changed() => {}
             }
             match self.affirm(rate).await {
-                Ok(()) => told = false,
-                // Others would take it for dead. Of any other trouble the reader tells.
-                Err(error) if is_for_a_person(&error) && !std::mem::replace(&mut told, true) => {
-                    tracing::error!(stream = self.keys.stream, group = %self.group, %error,
-                        "cannot show that this host is alive until this is mended; trying again");
+                Ok(()) => {
+                    told = false;
+                    alive.is_well();
                 }
-                Err(error) => tracing::debug!(%error, "cannot show that this host is alive"),
+                Err(error) => {
+                    // Others would take it for dead. Of any other trouble the reader tells.
+                    if is_for_a_person(&error) && !std::mem::replace(&mut told, true) {
+                        tracing::error!(stream = self.keys.stream, group = %self.group, %error,
+                            "cannot show that this host is alive until this is mended; trying again");
+                    } else {
+                        tracing::debug!(%error, "cannot show that this host is alive");
+                    }
+                    self.teller.figures.trouble(Trouble::of(&error).as_str());
+                    alive.ails(format_args!("cannot show that this host is alive: {error}"));
+                }
             }
         }
     }

@@ -20,6 +20,7 @@ use super::durability::{Durable, Witness};
 use super::ledger::{Ledger, WAITING_BYTES, Written, bytes};
 use super::post::Post;
 use super::trouble::Trouble;
+use crate::health::{Part, Symptom};
 use crate::manifest::Digest;
 use crate::message::Delivery;
 use crate::outcome::{Draw, Outcome, Reason, Settlement};
@@ -101,6 +102,7 @@ struct Clerk {
     forbidden: Forbidden,
     /// Whether a person was told that settlements have to wait: once for each time that they do.
     complained: bool,
+    settling: Symptom,
 }
 
 /// What waits for a permission, apart from the others, which it does not hold up.
@@ -109,6 +111,7 @@ struct Forbidden {
     items: Vec<Item>,
     /// The streams that a person was told of.
     told: BTreeSet<String>,
+    symptom: Option<Symptom>,
 }
 
 /// The settling side of a handler: the queue's entrance, and the task that empties it.
@@ -130,7 +133,8 @@ pub(super) fn open(
         None => (None, None),
     };
     let forbidden = Forbidden::default();
-    let clerk = Clerk { post, ledger, durable, forbidden, complained: false };
+    let settling = post.figures.health.part(Part::Duty);
+    let clerk = Clerk { post, ledger, durable, forbidden, complained: false, settling };
     let work = async move {
         let witnessing = async {
             if let Some(work) = witnessing {
@@ -167,11 +171,13 @@ impl Clerk {
             }
             if self.forbidden.items.is_empty() && !self.forbidden.told.is_empty() {
                 let streams = std::mem::take(&mut self.forbidden.told);
+                self.forbidden.symptom = None;
                 tracing::info!(handler = %self.post.handler.name, ?streams, "writing to these again");
                 patience.reset();
             }
             if stuck.is_empty() {
                 if std::mem::take(&mut self.complained) {
+                    self.settling.is_well();
                     tracing::info!(handler = %self.post.handler.name, "settling again");
                 }
                 backoff.reset();
@@ -257,6 +263,7 @@ impl Clerk {
     }
 
     fn complain(&mut self, error: &RedisError, waiting: usize) {
+        self.settling.ails(format_args!("cannot settle: {error}"));
         if !std::mem::replace(&mut self.complained, true) {
             tracing::warn!(handler = %self.post.handler.name, %error, waiting,
                 "cannot settle for now; trying again");
@@ -301,6 +308,9 @@ impl Clerk {
             tracing::error!(handler = %self.post.handler.name, streams = ?targets, %error,
                 "Redis does not let this user write there; what does waits until it may");
             self.forbidden.told.extend(targets.iter().cloned());
+            let symptom = self.post.figures.health.part(Part::Duty);
+            symptom.ails(format_args!("may not write to {:?}: {error}", self.forbidden.told));
+            self.forbidden.symptom = Some(symptom);
         }
         self.forbidden.items.extend(items);
     }

@@ -29,10 +29,13 @@ use super::settle;
 use super::share::owners;
 use super::source::Source;
 use super::tenure::{Applicant, LASTS, PATIENCE, Tenure, apply, bear, release};
+use super::trouble::Trouble;
+use super::valve::Valve;
 use super::wake::Wake;
 use super::ward::Ward;
 use super::{Broker, BrokerError, Closing, Subscription, lease, reply};
 use crate::figures::Figures;
+use crate::health::Symptom;
 use crate::manifest::Handler;
 use crate::shutdown::Stop;
 
@@ -85,6 +88,7 @@ pub struct Shards {
     astray: i64,
     /// Whether a person was told that leases cannot be renewed: once for each time.
     complained: bool,
+    membership: Symptom,
 }
 
 /// One of the streams.
@@ -130,6 +134,7 @@ impl Broker {
             link: self.link.clone(),
             connector: self.connector.clone(),
             serving,
+            membership: figures.health.subscription(),
             figures,
             stop,
             name: presence.name().now().to_string(),
@@ -215,9 +220,12 @@ impl Shards {
         match taken {
             Ok(taken) => {
                 self.complained = false;
+                self.membership.is_well();
                 taken
             }
             Err(error) => {
+                self.figures.trouble(Trouble::of(&error).as_str());
+                self.membership.ails(format_args!("cannot share the stream: {error}"));
                 if !std::mem::replace(&mut self.complained, true) {
                     tracing::warn!(handler = %self.handler(), %error,
                         "cannot keep up which host owns what of the stream; trying again");
@@ -388,7 +396,7 @@ impl Shards {
             held: Arc::default(),
             figures: self.figures.clone(),
             wake: Wake::default(),
-            valve: Arc::default(),
+            valve: Arc::new(Valve::of(&self.figures.health)),
             delays: self.delays.clone(),
             lanes: Some(lanes),
         }

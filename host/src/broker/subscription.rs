@@ -131,9 +131,9 @@ impl Broker {
             keys,
             serving,
             held: Arc::default(),
-            figures,
             wake: Wake::default(),
-            valve: Arc::default(),
+            valve: Arc::new(Valve::of(&figures.health)),
+            figures,
             delays: self.delays.clone(),
             lanes: None,
         };
@@ -171,7 +171,8 @@ impl Broker {
         let connector = self.connector.clone();
         let meter = Meter::of(&post, &stop);
         let state = State::default();
-        let feed = Feed { post, connector, presence, returns, meter, stop, state };
+        let subscription = post.figures.health.subscription();
+        let feed = Feed { post, connector, presence, returns, meter, subscription, stop, state };
         let source = Source::Shared(Box::new(feed));
         Subscription { source, settler, valve, consumer, closing, tenure: None }
     }

@@ -12,6 +12,7 @@ mod demo;
 mod dev;
 mod pause;
 mod groups;
+mod health;
 mod listing;
 mod moment;
 mod pace;
@@ -59,6 +60,8 @@ enum Command {
     Check(check::Arguments),
     /// Compile the manifest's plugins ahead of time, as for an image, so that `run` need not
     Compile(compile::Arguments),
+    /// Ask the manifest's running host whether it is ready: exit status 0 if so, 1 if not
+    Health(health::Arguments),
     /// What a host starts to compile one plugin
     #[command(name = COMPILE_COMMAND, hide = true)]
     CompileOne(compile::One),
@@ -99,6 +102,9 @@ pub(crate) enum Failure {
     /// The host could not start.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// There is no admin server.
+    #[error(transparent)]
+    Admin(#[from] crate::admin::AdminError),
     /// Fixtures cannot be run.
     #[error(transparent)]
     Rehearsal(#[from] RehearsalError),
@@ -135,6 +141,7 @@ impl Failure {
             | Self::Demo(DemoError::Host(HostError::Plugins(_))) => ExitCode::from(2),
             Self::Broker(_)
             | Self::Host(_)
+            | Self::Admin(_)
             | Self::Demo(_)
             | Self::System { .. }
             | Self::Wrong(_) => ExitCode::FAILURE,
@@ -179,6 +186,7 @@ impl Command {
             Self::Demo(arguments) => demo::run(arguments).await,
             Self::Check(arguments) => check::run(&arguments),
             Self::Compile(arguments) => compile::run(&arguments),
+            Self::Health(arguments) => health::run(arguments).await,
             // It has ended: nothing is set up for it that a plugin could make use of.
             Self::CompileOne(_) => Ok(()),
             Self::Test(arguments) => test::run(arguments).await,
@@ -202,6 +210,7 @@ impl Command {
             Self::Demo(_) => Voice::Quiet,
             Self::Check(_)
             | Self::Compile(_)
+            | Self::Health(_)
             | Self::CompileOne(_)
             | Self::Test(_)
             | Self::Publish(_)

@@ -4,8 +4,9 @@ use clap::Args;
 
 use super::Failure;
 use super::source::{ManifestFile, redis_of};
+use crate::admin::Admin;
 use crate::broker::BrokerError;
-use crate::host::{Host, HostError, Plugins};
+use crate::host::{Host, HostError, Plugins, Roster};
 use crate::manifest::{Manifest, RedisSettings};
 use crate::shutdown::{self, Hangups, Stop};
 use crate::telemetry::Voice;
@@ -53,13 +54,20 @@ pub(super) async fn until_stopped(
     let stop = Stop::new();
     let signals = shutdown::listen().map_err(Failure::system("listen for signals"))?;
     let watching = tokio::spawn(signals.request(stop.clone()));
+    // From the start, so that what keeps a host from getting ready can be asked for.
+    let roster = Roster::awaiting(manifest);
+    let admin = Admin::open(manifest).await?;
+    let admin = admin.map(|admin| admin.serve(roster.clone(), stop.clone()));
     // Compiling takes seconds; a signal meanwhile is heard all the same.
     let plugins = tokio::task::block_in_place(|| Plugins::load(manifest))?;
-    match Host::start(manifest, plugins, redis, &stop).await {
+    match Host::start(manifest, plugins, redis, roster, &stop).await {
         Ok(host) => host.keep_up(hangups).await,
         // Nothing was in hand yet.
         Err(HostError::Broker(BrokerError::Stopped)) => {}
         Err(error) => return Err(error.into()),
+    }
+    if let Some(admin) = admin {
+        admin.finished().await;
     }
     watching.abort();
     Ok(())

@@ -2,19 +2,17 @@
 //!
 //! What Redis cannot tell is shown as `–`, or `null` in JSON, never as 0.
 
-use std::collections::BTreeSet;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use clap::Args;
 use comfy_table::{Cell, CellAlignment, Color};
-use serde::Serialize;
 
 use super::print::{self, Reader};
 use super::source::Source;
 use super::{Failure, explain};
-use crate::broker::{Broker, GroupStatus, HostStatus, Paused, Sign};
-use crate::manifest::{Handler, Supply};
+use crate::broker::{HostStatus, Sign};
+use crate::host::{Delivery, HandlerStatus, Status};
 
 /// How often `--watch` looks; a host tells its rate no more often than this.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
@@ -53,7 +51,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
             Ok(status) => status,
             // Whoever watches wants to see it come back.
             Err(failure) => {
-                explain(&failure);
+                explain(&failure.into());
                 continue;
             }
         };
@@ -69,87 +67,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     }
 }
 
-/// How every handler of a manifest stands.
-#[derive(Debug, Serialize)]
-struct Status {
-    /// Where, without secrets.
-    redis: String,
-    handlers: Vec<HandlerStatus>,
-}
-
-/// A handler; without figures while its group does not exist, or where a channel has none.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct HandlerStatus {
-    handler: String,
-    delivery: Delivery,
-    stream: Option<String>,
-    /// Which of the streams that its stream is made of this is.
-    shard: Option<u32>,
-    /// The host that owns the stream, of a handler that keeps order.
-    owner: Option<String>,
-    group: Option<String>,
-    channel: Option<String>,
-    /// Connections of any kind on the channel; Redis does not tell it of a pattern.
-    subscribers: Option<u64>,
-    group_exists: bool,
-    /// Why there are no figures, where a key is of another type than it should be.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trouble: Option<String>,
-    paused: bool,
-    /// Who paused it, while it is paused.
-    pause: Option<Paused>,
-    length: Option<u64>,
-    unread: Option<u64>,
-    oldest_unread_ms: Option<u64>,
-    pending: Option<u64>,
-    retries_waiting: Option<u64>,
-    next_retry_ms: Option<u64>,
-    /// Entries that are to appear on the stream later.
-    delayed: Option<u64>,
-    dead_letter: Option<String>,
-    /// Letters on the dead-letter stream, which handlers may share.
-    dead: Option<u64>,
-    hosts_alive: Option<usize>,
-    /// Messages handled a second by all hosts alive; absent without one, and for a shard, as
-    /// hosts count what they handle of all of them.
-    rate: Option<f64>,
-    /// The digests of the plugins at work; several while hosts differ.
-    plugins: BTreeSet<String>,
-    hosts: Vec<HostStatus>,
-}
-
-/// How messages come to a handler.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum Delivery {
-    Group,
-    /// Every host has a group of its own; figures are sums over them.
-    Broadcast,
-    Channel,
-}
-
 impl Status {
-    async fn read(broker: &Broker, handlers: &[Handler]) -> Result<Self, Failure> {
-        let mut read = Vec::with_capacity(handlers.len());
-        for handler in handlers {
-            let pause = broker.paused(handler).await?;
-            let subscribers = match handler.supply {
-                Supply::Channel => broker.subscribers(&handler.stream).await?,
-                Supply::Group | Supply::Broadcast => None,
-            };
-            for one in handler.on_each_stream() {
-                let (group, trouble) = match broker.inspect(&one).await {
-                    Err(error) if error.is_of_one_key() => (None, Some(error.to_string())),
-                    inspected => (inspected?, None),
-                };
-                let status = HandlerStatus::new(&one, group, pause.clone());
-                read.push(HandlerStatus { subscribers, trouble, ..status });
-            }
-        }
-        Ok(Self { redis: broker.address().to_owned(), handlers: read })
-    }
-
     /// The handlers, and below them the hosts, if there are any.
     fn tables(&self) -> String {
         let handlers = self.handlers.iter().map(HandlerStatus::row).collect();
@@ -179,48 +97,6 @@ const HOST_COLUMNS: [&str; 7] =
     ["host", "handler", "pending", "idle", "version", "plugin", "alive"];
 
 impl HandlerStatus {
-    fn new(handler: &Handler, group: Option<GroupStatus>, pause: Option<Paused>) -> Self {
-        let group = group.as_ref();
-        let hosts = group.map_or(Vec::new(), |group| group.hosts.clone());
-        let signs = || hosts.iter().filter_map(|host| host.sign.as_ref());
-        let alive = signs().count();
-        let delivery = match handler.supply {
-            Supply::Group => Delivery::Group,
-            Supply::Broadcast => Delivery::Broadcast,
-            Supply::Channel => Delivery::Channel,
-        };
-        let of_stream = |name: &str| (delivery != Delivery::Channel).then(|| name.to_owned());
-        let of_channel = |name: &str| (delivery == Delivery::Channel).then(|| name.to_owned());
-        Self {
-            handler: handler.name.to_string(),
-            delivery,
-            stream: of_stream(&handler.stream),
-            shard: handler.shard.as_ref().map(|shard| shard.index),
-            owner: group.and_then(|group| group.owner.clone()),
-            group: of_stream(&handler.group),
-            channel: of_channel(&handler.stream),
-            subscribers: None,
-            group_exists: group.is_some(),
-            trouble: None,
-            paused: pause.is_some(),
-            pause,
-            length: group.map(|group| group.length),
-            unread: group.and_then(|group| group.lag),
-            oldest_unread_ms: group.and_then(|group| group.oldest_unread),
-            pending: group.map(|group| group.pending),
-            retries_waiting: group.map(|group| group.retries_waiting),
-            next_retry_ms: group.and_then(|group| group.next_retry),
-            delayed: group.map(|group| group.delayed),
-            dead_letter: of_stream(&handler.dead_letter),
-            dead: group.map(|group| group.dead),
-            hosts_alive: group.map(|_| alive),
-            rate: (alive > 0 && handler.shard.is_none())
-                .then(|| signs().map(|sign| sign.rate).sum()),
-            plugins: signs().map(|sign| sign.plugin.clone()).collect(),
-            hosts,
-        }
-    }
-
     fn row(&self) -> Vec<Cell> {
         let plugins: Vec<_> = self.plugins.iter().map(|digest| short(digest)).collect();
         let plugins = (!plugins.is_empty()).then(|| plugins.join(", "));
@@ -382,7 +258,8 @@ fn short(digest: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{Manifest, ProcessEnvironment};
+    use crate::broker::{GroupStatus, Paused, Sign};
+    use crate::manifest::{Handler, Manifest, ProcessEnvironment};
     use std::path::Path;
 
     fn handler() -> Handler {

@@ -10,7 +10,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::broker::{Broker, BrokerError, PrivateServer};
 use crate::figures::{Figures, read};
-use crate::host::{Host, HostError, Plugins};
+use crate::host::{Host, HostError, Plugins, Roster};
 use crate::manifest::{Handler, Manifest};
 use crate::shutdown::Stop;
 use orders::DOOMED;
@@ -117,7 +117,7 @@ pub async fn play(
     let plugins = tokio::task::block_in_place(|| Plugins::load(manifest))?;
     let broker = Broker::connect(&redis, "demo", stop).await?;
     let halt = stop.child_token();
-    let host = Host::start(manifest, plugins, &redis, &halt).await?;
+    let host = Host::start(manifest, plugins, &redis, Roster::default(), &halt).await?;
     audience.ready(server.program());
 
     let figures = host.roster().now().into_iter().map(|state| state.figures).collect();

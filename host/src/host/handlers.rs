@@ -97,6 +97,7 @@ impl Host {
         let (name, refused) = (handler.name.clone(), None);
         self.roster.enter(HandlerState {
             name,
+            handler: handler.clone(),
             figures: figures.clone(),
             serving: serving.clone(),
         });

@@ -187,6 +187,7 @@ impl Host {
                 self.roster.strike(&gone.handler.name);
             }
         }
+        self.roster.miss(self.missing(&lame));
         let leaving: Vec<_> = leaving.iter().map(ToString::to_string).collect();
         tracing::info!(
             stopped = leaving.join(" "),
@@ -216,6 +217,13 @@ impl Host {
             }
         }
         lame
+    }
+
+    /// Those that could not be put to work, nor put back to work as they were.
+    fn missing(&self, lame: &[Lame]) -> Vec<(Arc<str>, Arc<str>)> {
+        let at_work = |name: &str| self.employed.iter().any(|one| *one.handler.name == *name);
+        let missing = lame.iter().filter(|one| !at_work(&one.handler));
+        missing.map(|one| (one.handler.clone(), one.why.as_str().into())).collect()
     }
 
     /// Has the handler that was put to work last know the versions that its predecessor knew.

@@ -11,7 +11,7 @@ use super::check_handler::{self, Claims};
 use super::raw::{RawHost, RawManifest};
 use super::reader::Reader;
 use super::section::Entry;
-use super::{Cache, HostSettings, Manifest, check_redis};
+use super::{AdminAddress, Cache, HostSettings, Manifest, check_redis};
 
 /// From the smallest handler to a language's whole runtime with all of its libraries.
 const PLUGIN_BYTES: RangeInclusive<u64> = 1 << 10..=1 << 30;
@@ -47,8 +47,8 @@ pub(super) fn manifest(
 fn host(raw: Option<&RawHost<'_>>, reader: &mut Reader<'_>) -> Option<HostSettings> {
     let usual = HostSettings::default();
     let Some(raw) = raw else { return Some(usual) };
-    reader.unavailable_but(raw.admin.as_ref(), "off");
     let name = given(&raw.name, None, |entry| reader.text(entry, "a name").map(Some));
+    let admin = given(&raw.admin, usual.admin, |entry| admin(entry, reader));
     let grace = given(&raw.grace, usual.grace, |entry| reader.duration(entry, A_WHILE));
     let cache = given(&raw.cache, usual.cache, |entry| match entry.value.as_str() {
         Some("off") => Some(Cache::Off),
@@ -64,12 +64,26 @@ fn host(raw: Option<&RawHost<'_>>, reader: &mut Reader<'_>) -> Option<HostSettin
     });
     Some(HostSettings {
         name: name?,
+        admin: admin?,
         grace: grace?,
         cache: cache?,
         plugin_bytes: plugin_bytes?,
         compile_time: compile_time?,
         stack: stack?,
     })
+}
+
+fn admin(entry: &Entry<'_>, reader: &mut Reader<'_>) -> Option<Option<AdminAddress>> {
+    const WHAT: &str = "an address such as \"127.0.0.1:9464\", or \"off\"";
+    let text = reader.text(entry, WHAT)?;
+    if text == "off" {
+        return Some(None);
+    }
+    let address = AdminAddress::parse(&text, reader.line(entry.at));
+    if address.is_none() {
+        reader.expected(entry, WHAT);
+    }
+    address.map(Some)
 }
 
 /// What was typed, or the default where nothing was.

@@ -5,6 +5,7 @@
 //! rules held. Every problem of a file is reported at once. Whether Redis
 //! answers and whether a plugin file is one is for others to find out.
 
+mod admin;
 mod check;
 mod check_flow;
 mod check_grants;
@@ -33,6 +34,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use admin::AdminAddress;
 pub use check_flow::per_period;
 pub use digest::Digest;
 pub use flow::{Circuit, Dedupe, Durability, Order, Rate, Supply, Trim};
@@ -68,6 +70,8 @@ pub struct Manifest {
 pub struct HostSettings {
     /// The consumer name; `None` for the machine's host name.
     pub name: Option<String>,
+    /// Where health and figures are to be had over HTTP; `None` for nowhere.
+    pub admin: Option<AdminAddress>,
     /// How long a stop may take.
     pub grace: Duration,
     /// Where compiled plugins are kept.
@@ -84,6 +88,7 @@ impl Default for HostSettings {
     fn default() -> Self {
         Self {
             name: None,
+            admin: None,
             grace: Duration::from_secs(30),
             cache: Cache::Usual,
             plugin_bytes: 128 << 20,

@@ -67,8 +67,9 @@ pub(super) struct RawHost<'t> {
     /// The consumer name, unique to each running host. Example: `"worker-1"`. Default: the
     /// machine's host name.
     pub(super) name: Option<Entry<'t>>,
-    /// Address of the health, metrics and dashboard server. Not available yet; `"off"` is
-    /// accepted.
+    /// Where health and metrics are to be had over HTTP: a name or an address, and a port, 0 for any
+    /// that is free. Anyone who can connect is answered. Example: `"127.0.0.1:9464"`. Default:
+    /// `"off"`, for nowhere.
     pub(super) admin: Option<Entry<'t>>,
     /// How long a stop may wait for messages in work, `1ms` to `1day`. Default: `"30s"`.
     pub(super) grace: Option<Entry<'t>>,

@@ -86,14 +86,6 @@ impl<'e> Reader<'e> {
         }
     }
 
-    /// Reports a key of which this version has no other value than `only`.
-    pub(super) fn unavailable_but(&mut self, entry: Option<&Entry<'_>>, only: &str) {
-        if let Some(entry) = entry.filter(|entry| entry.value.as_str() != Some(only)) {
-            let why = format!("anything but {only:?} is not available in this version; remove it");
-            self.problem(entry.at, &entry.path, why);
-        }
-    }
-
     pub(super) fn section<'t>(&mut self, entry: &Entry<'t>, what: &str) -> Option<Section<'t>> {
         let section = Section::of(entry);
         if section.is_none() {

@@ -19,6 +19,7 @@ use super::connect::{Backoff, Connector, silent};
 use super::trouble::Trouble;
 use super::{Broker, Closing, Source, Subscription};
 use crate::figures::{Figures, add, read};
+use crate::health::Symptom;
 use crate::manifest::Handler;
 use crate::message::{Attempt, Delivery, Held, Message};
 use crate::shutdown::Stop;
@@ -86,6 +87,7 @@ impl Broker {
             channel: handler.stream.clone(),
             mailbox: mailbox.clone(),
             figures: figures.clone(),
+            subscription: figures.health.subscription(),
             backoff: Backoff::default(),
         };
         let heard = listener.subscribe().await;
@@ -117,6 +119,7 @@ struct Listener {
     channel: Arc<str>,
     mailbox: Arc<Mailbox>,
     figures: Arc<Figures>,
+    subscription: Symptom,
     backoff: Backoff,
 }
 
@@ -128,6 +131,7 @@ impl Listener {
                 Ok(connection) => {
                     tracing::info!(handler = %self.handler, channel = %self.channel, "subscribed");
                     self.backoff.reset();
+                    self.subscription.is_well();
                     tokio::select! {
                         error = self.hear(connection) => error,
                         () = stop.cancelled() => return,
@@ -181,6 +185,8 @@ impl Listener {
     /// Says once what is wrong, and how long to wait.
     fn cope(&mut self, error: &RedisError) -> Duration {
         let (handler, channel) = (&self.handler, &self.channel);
+        self.figures.trouble(Trouble::of(error).as_str());
+        self.subscription.ails(format_args!("not subscribed to `{channel}`: {error}"));
         if self.backoff.is_fresh() {
             if Trouble::of(error).is_refusal() {
                 tracing::error!(%handler, %channel, %error,

@@ -33,6 +33,7 @@ use super::tenure::Tenure;
 use super::trouble::Trouble;
 use super::ward::Ward;
 use crate::figures::add;
+use crate::health::{Part, Symptom};
 use crate::message::{Attempt, Delivery, Message, MessageId};
 use crate::shutdown::Stop;
 use bell::{Rang, Ringing};
@@ -68,6 +69,7 @@ pub struct Ordered {
     ward: Arc<Ward>,
     /// The one that runs alone, until it is known to have let its host live.
     running: Option<MessageId>,
+    reading: Symptom,
     stop: Stop,
     standing: Standing,
     news: News,
@@ -133,6 +135,7 @@ impl Ordered {
         Self {
             claims: Claims::new(post.clone(), settler),
             meter: Meter::of(&post, &stop),
+            reading: post.figures.health.part(Part::Duty),
             post,
             lanes,
             connector,
@@ -172,6 +175,7 @@ impl Ordered {
                 if !self.backoff.is_fresh() {
                     tracing::info!(handler = %self.post.handler.name, stream = %self.post.handler.stream, "reading again");
                     self.backoff.reset();
+                    self.reading.is_well();
                 }
                 deliveries
             }
@@ -195,6 +199,8 @@ impl Ordered {
         self.see_out().await?;
         if self.post.valve.is_shut() {
             self.go_among_others();
+            // Whether it could read shows once it is to.
+            self.reading.is_well();
             self.rest().await;
             return Ok(Vec::new());
         }
@@ -386,6 +392,7 @@ impl Ordered {
             if self.backoff.is_fresh() {
                 tracing::warn!(%handler, %stream, %error, "cannot read; trying again");
             }
+            self.reading.ails(format_args!("cannot read stream `{stream}`: {error}"));
             self.standing = self.standing.max(Standing::Unknown);
         }
         if trouble.ends_connection() && self.reader.take().is_some() {
