@@ -19,7 +19,8 @@ const SHOWN: Duration = Duration::from_secs(20);
 const RETIRED: Duration = Duration::from_secs(100);
 
 /// Keys that tell of hosts that run, and who owns what of an ordered stream.
-const OF_HOSTS: [&str; 5] = ["}:live:", "}:hosts:", "}:members:", "}:lease:", "}:generation:"];
+const OF_HOSTS: [&str; 6] =
+    ["}:live:", "}:hosts:", "}:members:", "}:lease:", "}:tenures:", "}:generation:"];
 
 /// What the dead letter of a message says that was in flight at the death of its host twice.
 const CONDEMNED: &str = "the host died twice while this message was in flight";
