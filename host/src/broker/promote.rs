@@ -151,11 +151,11 @@ impl Promoter {
     /// Takes note of the latest announcements, which are all news unless the server's clock was set
     /// back or the list was deleted: then the whole list tells.
     async fn hear(&mut self) -> RedisResult<()> {
-        let mut asking = redis::cmd("ZRANGEBYSCORE");
-        asking.arg(DELAYED_STREAMS).arg(self.newest).arg("+inf");
-        asking.arg("WITHSCORES").arg("LIMIT").arg(0).arg(PAGE);
+        let mut asking = redis::cmd("ZRANGE");
+        asking.arg(DELAYED_STREAMS).arg(self.newest).arg("+inf").arg("BYSCORE");
+        asking.arg("LIMIT").arg(0).arg(PAGE).arg("WITHSCORES");
         let answer = self.delays.link.query(&asking).await?;
-        for row in reply::fields("ZRANGEBYSCORE", answer).map_err(odd)? {
+        for row in reply::fields("ZRANGE", answer).map_err(odd)? {
             self.note(&row);
         }
         Ok(())
