@@ -201,6 +201,17 @@ fn what_somebody_wants_so_leaves_a_host_ready_and_is_told() {
 }
 
 #[test]
+fn a_handler_whose_circuit_is_open_is_ready_and_says_so() {
+    let circuit = "circuit = { failures = 2, pause = \"1h\" }\n";
+    let (_server, mut redis, _host, address) = start(&format!("{PROBE}{circuit}"));
+    let is_open = || sample(&get(&address, "/metrics").body, "tidegate_circuit_open", &[]);
+    assert_eq!(is_open(), Some(0.0));
+    redis.add_many(2, "in", &[("retry", "the ledger is down")]);
+    eventually("it says so", || ready(&address).contains("handler h: ready; circuit open\n"));
+    assert_eq!(is_open(), Some(1.0));
+}
+
+#[test]
 fn a_handler_that_starts_paused_is_ready() {
     let server = Server::start();
     let setup = Setup::new(&server, &format!("{ADMIN}{PROBE}")).command(&["pause", "h"]);

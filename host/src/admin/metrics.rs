@@ -4,6 +4,7 @@
 //! given, is somebody's alert: it stays.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::exposition::{Exposition, Kind, Labels};
 use super::readiness::Readiness;
@@ -220,6 +221,12 @@ fn moments(page: &mut Exposition, states: &[State]) {
     let mut family = page.family("tidegate_in_flight", Kind::Gauge, help);
     for state in states {
         family.sample(&state.labels(), read(&state.figures().in_flight));
+    }
+    let help = "Whether the circuit is open, and one message is tried now and then.";
+    let mut family = page.family("tidegate_circuit_open", Kind::Gauge, help);
+    for state in states.iter().filter(|state| state.state.handler.circuit.is_some()) {
+        let is_open = state.figures().circuit_is_open.load(Ordering::Relaxed);
+        family.sample(&state.labels(), u8::from(is_open));
     }
     let help = "Seconds from a message's append to its acknowledgement as handled.";
     let mut family = page.family("tidegate_queue_to_acknowledged_seconds", Kind::Histogram, help);
