@@ -93,6 +93,7 @@ fn the_reference_explains_every_key_of_the_manifest() {
         "",
         "[redis]",
         "[redis.tls]",
+        "[redis.sentinel]",
         "[host]",
         "[handler.a]",
         "[handler.a.limits]",

@@ -14,6 +14,7 @@
 )]
 
 mod client;
+mod failover;
 mod host;
 mod plugins;
 mod proxy;
@@ -22,6 +23,7 @@ mod server;
 use std::time::{Duration, Instant};
 
 pub use client::{Entry, Redis, millis};
+pub use failover::{Sentinel, Watched, pair, role, table};
 pub use host::{Done, Host, Running, Setup, command};
 pub use plugins::{plugin, root, variant};
 pub use proxy::Proxy;

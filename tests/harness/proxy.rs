@@ -19,6 +19,8 @@ pub struct Proxy {
 /// What is done to connections from now on.
 #[derive(Default)]
 struct Rules {
+    /// Where new connections lead.
+    target: PathBuf,
     /// New connections are closed at once.
     refuse: bool,
     /// What arrives is swallowed; nothing is closed.
@@ -46,12 +48,16 @@ impl Proxy {
     pub fn before(server: &Server) -> Self {
         let socket = server.directory().join("proxy.sock");
         let listener = UnixListener::bind(&socket).unwrap();
-        let rules = Arc::new(Mutex::new(Rules::default()));
-        let (target, shared) = (server.socket(), rules.clone());
+        let rules = Rules { target: server.socket(), ..Rules::default() };
+        let rules = Arc::new(Mutex::new(rules));
+        let shared = rules.clone();
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let refused = shared.lock().unwrap().refuse;
-                if let (false, Ok(server)) = (refused, UnixStream::connect(&target)) {
+                let (refused, target) = {
+                    let rules = shared.lock().unwrap();
+                    (rules.refuse, rules.target.clone())
+                };
+                if let (false, Ok(server)) = (refused, UnixStream::connect(target)) {
                     join(client, server, &shared);
                 }
             }
@@ -72,6 +78,11 @@ impl Proxy {
     /// Every connection from now on is cut at random, after at most so many bytes a direction.
     pub fn storm(&self, bytes: usize, random: fastrand::Rng) {
         self.rules().storm = Some((bytes, random));
+    }
+
+    /// New connections lead to this server; those that there are stay where they are.
+    pub fn lead_to(&self, server: &Server) {
+        self.rules().target = server.socket();
     }
 
     /// New connections are closed at once.

@@ -201,7 +201,7 @@ impl Drop for Server {
 }
 
 /// The server to test against: `TIDEGATE_TEST_SERVER`, or what is in PATH.
-fn program() -> PathBuf {
+pub(super) fn program() -> PathBuf {
     if let Some(named) = std::env::var_os("TIDEGATE_TEST_SERVER") {
         return named.into();
     }
@@ -233,6 +233,6 @@ fn knows_debug_setting() -> bool {
     !String::from_utf8_lossy(&told.stdout).contains(" v=6.")
 }
 
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

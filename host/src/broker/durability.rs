@@ -8,7 +8,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, RedisResult, Value};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -16,6 +15,7 @@ use tokio::time::sleep;
 use super::connect::{Backoff, Connector, Replies};
 use super::ledger::{Ledger, Written};
 use super::post::Post;
+use super::reign::Wire;
 use super::trouble::Trouble;
 use crate::manifest::Durability;
 
@@ -52,7 +52,7 @@ pub enum CannotWait {
 /// Waits until what was settled is where the manifest wants it.
 pub(super) struct Witness {
     connector: Arc<Connector>,
-    connection: Option<MultiplexedConnection>,
+    connection: Option<Wire>,
     post: Arc<Post>,
 }
 

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, RedisResult, Value};
 use tokio::time::timeout;
 
@@ -19,6 +18,7 @@ use super::post::Post;
 use super::presence::Presence;
 use super::quarantine::Next;
 use super::rate::Meter;
+use super::reign::Wire;
 use super::reply::{self, RawEntry, UnexpectedReply};
 use super::returns::Returns;
 use super::trouble::Trouble;
@@ -72,7 +72,7 @@ pub(super) enum Turn {
 
 /// The connection of the blocking read, and the id to unblock it by.
 struct Reader {
-    connection: MultiplexedConnection,
+    connection: Wire,
     client_id: Option<i64>,
 }
 

@@ -6,14 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Value};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::BrokerError;
 use super::capability::{Abilities, Survey};
 use super::connect::{Backoff, Connector, Replies};
+use super::reign::Wire;
 use super::scripts::Lua;
 use super::trouble::Trouble;
 use crate::shutdown::Stop;
@@ -39,7 +39,7 @@ pub(super) struct Link {
 #[derive(Clone)]
 struct Numbered {
     number: u64,
-    connection: MultiplexedConnection,
+    connection: Wire,
 }
 
 #[derive(Default)]
@@ -75,7 +75,8 @@ impl Link {
         };
         let (publish, current) = watch::channel(Some(Numbered { number: 1, connection: first }));
         let broken = Arc::new(Broken::default());
-        let keeping = tokio::spawn(keep(connector, abilities.clone(), publish, broken.clone()));
+        let keeping = keep(connector.clone(), abilities.clone(), publish, broken.clone());
+        let keeping = tokio::spawn(async move { tokio::join!(keeping, connector.watch()) });
         Ok((Self { current, broken, abilities }, Keeper(keeping.abort_handle())))
     }
 
@@ -165,9 +166,16 @@ async fn keep(
 ) {
     let mut number = 1;
     loop {
-        broken.told.notified().await;
-        if broken.number.load(std::sync::atomic::Ordering::Relaxed) < number {
-            continue;
+        let reign = publish.borrow().as_ref().map(|now| now.connection.reign().clone());
+        if let Some(reign) = reign {
+            tokio::select! {
+                () = broken.told.notified() => {}
+                () = reign.over() => {}
+            }
+            let is_broken = broken.number.load(std::sync::atomic::Ordering::Relaxed) >= number;
+            if !is_broken && !reign.is_over() {
+                continue;
+            }
         }
         publish.send_replace(None);
         let Ok(connection) = patiently(&connector, &abilities, Refusal::Passing).await else {
@@ -190,7 +198,7 @@ async fn patiently(
     connector: &Connector,
     abilities: &Abilities,
     refusal: Refusal,
-) -> Result<MultiplexedConnection, BrokerError> {
+) -> Result<Wire, BrokerError> {
     let mut backoff = Backoff::default();
     let mut reminded = tokio::time::Instant::now();
     loop {
@@ -203,6 +211,11 @@ async fn patiently(
             }
             Err(error) => error,
         };
+        if matches!(refusal, Refusal::Final)
+            && error.kind() == ErrorKind::MasterNameNotFoundBySentinel
+        {
+            return Err(BrokerError::UnknownMaster(error));
+        }
         if matches!(refusal, Refusal::Final) && Trouble::of(&error).is_refusal() {
             return Err(BrokerError::Refused {
                 address: connector.shown().to_owned(),
@@ -217,10 +230,7 @@ async fn patiently(
     }
 }
 
-async fn open_and_teach(
-    connector: &Connector,
-    abilities: &Abilities,
-) -> RedisResult<MultiplexedConnection> {
+async fn open_and_teach(connector: &Connector, abilities: &Abilities) -> RedisResult<Wire> {
     let mut connection = connector.open(Replies::Within(REPLY_TIMEOUT)).await?;
     Lua::teach(&mut connection).await?;
     let answers: Vec<RedisResult<Value>> = Survey::questions().query_async(&mut connection).await?;

@@ -41,12 +41,14 @@ mod publish;
 mod quarantine;
 mod rate;
 mod refused;
+mod reign;
 mod repeats;
 mod replay;
 mod reply;
 mod retries;
 mod returns;
 mod scripts;
+mod sentinel;
 mod serving;
 mod settle;
 mod sharding;
@@ -125,6 +127,9 @@ pub enum BrokerError {
         /// The server's words.
         source: RedisError,
     },
+    /// The sentinels do not know the name that they are asked for.
+    #[error("the sentinels that [redis] names know no such master")]
+    UnknownMaster(#[source] RedisError),
     /// A command failed.
     #[error("cannot {purpose}")]
     Command {

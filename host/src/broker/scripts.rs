@@ -2,8 +2,9 @@
 
 use std::sync::LazyLock;
 
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisResult, Script};
+
+use super::reign::Wire;
 
 /// One of the scripts.
 #[derive(Debug, Clone, Copy)]
@@ -170,7 +171,7 @@ impl Lua {
     ///
     /// A server keeps them for as long as it runs: a connection that breaks often is not to
     /// carry all of them each time.
-    pub(super) async fn teach(connection: &mut MultiplexedConnection) -> RedisResult<()> {
+    pub(super) async fn teach(connection: &mut Wire) -> RedisResult<()> {
         let mut asking = redis::cmd("SCRIPT");
         let known = asking.arg("EXISTS").arg(&*HASHES).query_async(connection).await;
         // Who may not ask may tell.

@@ -3,7 +3,10 @@
 //! The crate's own classes say whether a connection is usable; what a host has
 //! to do also depends on the reply's code, the first word of the server's error.
 
-use redis::RedisError;
+use redis::{ErrorKind, RedisError};
+
+/// The code of the errors that we give ourselves to requests whose server was replaced meanwhile.
+pub(super) const DEPOSED: &str = "DEPOSED";
 
 /// What to do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +60,11 @@ impl Trouble {
     }
 
     pub(super) fn of(error: &RedisError) -> Self {
-        if error.kind() == redis::ErrorKind::AuthenticationFailed {
+        if error.kind() == ErrorKind::AuthenticationFailed {
             return Self::Refused;
+        }
+        if error.kind() == ErrorKind::MasterNameNotFoundBySentinel {
+            return Self::Unreachable;
         }
         if error.is_io_error() || error.is_unrecoverable_error() {
             return Self::Unreachable;
@@ -85,7 +91,7 @@ impl Trouble {
     fn of_code(code: &str) -> Self {
         match code {
             "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" => Self::NotReady,
-            "READONLY" => Self::Demoted,
+            "READONLY" | DEPOSED => Self::Demoted,
             "OOM" | "MISCONF" | "NOREPLICAS" => Self::Unwritable,
             "NOAUTH" | "WRONGPASS" => Self::Refused,
             "NOPERM" => Self::Forbidden,

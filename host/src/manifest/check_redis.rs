@@ -1,6 +1,7 @@
 //! The rules of `[redis]`.
 
 use super::check::given;
+use super::check_sentinel::sentinels;
 use super::raw::{RawRedis, RawTls};
 use super::reader::Reader;
 use super::redis::{Address, DEFAULT_PORT, RedisSettings, Secret, Tls};
@@ -8,20 +9,27 @@ use super::redis_url::{DB_MAX, LONELY_USER, RedisUrl, host_name};
 use super::section::{Entry, Section};
 
 /// What `tls` says.
-enum Encryption {
+#[derive(Clone)]
+pub(super) enum Encryption {
     Off,
     On(Tls),
 }
 
 pub(super) fn redis(raw: &RawRedis<'_>, reader: &mut Reader<'_>) -> Option<RedisSettings> {
-    reader.unavailable(raw.sentinel.as_ref());
     reader.unavailable(raw.cluster.as_ref());
-    let address = address(raw, reader);
+    let tls = given(&raw.tls, None, |entry| encryption(entry, reader).map(Some));
+    let address = match &raw.sentinel {
+        Some(entry) => {
+            named_by_sentinels(raw, reader);
+            let usual = tls.clone().flatten();
+            sentinels(entry, usual, reader).map(|asked| bare(Address::Sentinel(asked)))
+        }
+        None => address(raw, reader),
+    };
     let db =
         given(&raw.db, None, |entry| reader.whole(entry, 0..=DB_MAX).map(|db| Some(i64::from(db))));
     let username = given(&raw.username, None, |entry| reader.text(entry, "a user").map(Some));
     let password = given(&raw.password, None, |entry| password(entry, reader).map(Some));
-    let tls = given(&raw.tls, None, |entry| encryption(entry, reader).map(Some));
     let address = address?;
     said_twice(raw, &address, reader);
     lonely_user(raw, &address, reader);
@@ -47,14 +55,26 @@ fn address(raw: &RawRedis<'_>, reader: &mut Reader<'_>) -> Option<RedisUrl> {
         return url?;
     }
     let Some(host) = host else {
-        if !raw.place.misspelt.contains(&"host") {
-            let what = "one such as \"redis://127.0.0.1:6379/0\", or `host` instead";
+        if !["host", "sentinel"].iter().any(|key| raw.place.misspelt.contains(key)) {
+            let what = "one such as \"redis://127.0.0.1:6379/0\", or `host` or `sentinel` instead";
             reader.missing(&raw.place, "url", what);
         }
         return None;
     };
-    let address = Address::Tcp { host: host?, port: port? };
-    Some(RedisUrl { address, db: None, username: None, password: None, tls: None })
+    Some(bare(Address::Tcp { host: host?, port: port? }))
+}
+
+/// An address that says nothing else.
+fn bare(address: Address) -> RedisUrl {
+    RedisUrl { address, db: None, username: None, password: None, tls: None }
+}
+
+/// Refuses what names a server beside sentinels, who do.
+fn named_by_sentinels(raw: &RawRedis<'_>, reader: &mut Reader<'_>) {
+    for entry in [&raw.url, &raw.host, &raw.port].into_iter().flatten() {
+        const WHY: &str = "the sentinels say which server it is; remove this, or `sentinel`";
+        reader.problem(entry.key_at, &entry.path, WHY);
+    }
 }
 
 fn url(entry: &Entry<'_>, reader: &mut Reader<'_>) -> Option<RedisUrl> {
@@ -76,11 +96,11 @@ fn port(entry: &Entry<'_>, reader: &mut Reader<'_>) -> Option<u16> {
     reader.whole(entry, 1..=u32::from(u16::MAX))?.try_into().ok()
 }
 
-fn password(entry: &Entry<'_>, reader: &mut Reader<'_>) -> Option<Secret> {
+pub(super) fn password(entry: &Entry<'_>, reader: &mut Reader<'_>) -> Option<Secret> {
     reader.text(entry, "a password such as \"${env:REDIS_PASSWORD}\"").map(Secret::new)
 }
 
-fn encryption(entry: &Entry<'_>, reader: &mut Reader<'_>) -> Option<Encryption> {
+pub(super) fn encryption(entry: &Entry<'_>, reader: &mut Reader<'_>) -> Option<Encryption> {
     if let Some(on) = entry.value.as_bool() {
         return Some(if on { Encryption::On(Tls::default()) } else { Encryption::Off });
     }
@@ -149,7 +169,7 @@ fn tls_with(
             reader.refuse(entry, "a Unix socket has no TLS; remove this");
             None
         }
-        (Encryption::On(tls), _, Address::Tcp { .. }) => Some(tls),
+        (Encryption::On(tls), _, Address::Tcp { .. } | Address::Sentinel(_)) => Some(tls),
         (Encryption::Off, None, _) => None,
     }
 }

@@ -12,6 +12,7 @@ mod check_grants;
 mod check_handler;
 mod check_limits;
 mod check_redis;
+mod check_sentinel;
 mod digest;
 mod flow;
 mod handler;
@@ -42,7 +43,7 @@ pub use handler::{Grants, Handler, Isolation, Match, Patterns, Shard, Start, sha
 pub use http::{HttpGrant, HttpGrants, HttpHost, Scheme};
 pub use interpolate::{Environment, ProcessEnvironment};
 pub use limits::{Limits, Rollout};
-pub use redis::{Address, RedisSettings, Secret, Tls};
+pub use redis::{Address, Node, RedisSettings, Secret, Sentinels, Tls};
 pub use report::{Problem, Report};
 pub use sharding::{Sharding, whole};
 pub use stream::hash_tag;

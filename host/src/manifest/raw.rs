@@ -24,7 +24,7 @@ pub(super) struct RawManifest<'t> {
     pub(super) handlers: Vec<RawHandler<'t>>,
 }
 
-/// `[redis]`: which Redis to use, by `url` or by `host` and `port`.
+/// `[redis]`: which Redis to use, by `url`, by `host` and `port`, or by `sentinel`.
 #[derive(Debug)]
 pub(super) struct RawRedis<'t> {
     /// `redis://[user:password@]host[:port][/db]`, with TLS `rediss://…`, over a Unix socket
@@ -43,7 +43,8 @@ pub(super) struct RawRedis<'t> {
     pub(super) password: Option<Entry<'t>>,
     /// `true` for TLS, or a table to say with which certificates. Default: what the `url` says.
     pub(super) tls: Option<Entry<'t>>,
-    /// Sentinels to ask for the server. Not available yet.
+    /// Instead of `url`: the sentinels to ask which server is the primary, now and after each
+    /// failover. Example: `{ master = "mymaster", nodes = ["10.0.0.5:26379", "10.0.0.6:26379"] }`.
     pub(super) sentinel: Option<Entry<'t>>,
     /// The nodes of a Redis Cluster. Not available yet.
     pub(super) cluster: Option<Entry<'t>>,
@@ -59,6 +60,24 @@ pub(super) struct RawTls<'t> {
     pub(super) cert: Option<Entry<'t>>,
     /// The private key of `cert`.
     pub(super) key: Option<Entry<'t>>,
+}
+
+/// `redis.sentinel = { … }`: who to ask for the primary. `db`, `username`, `password` and `tls` beside it
+/// are for the servers that the sentinels name.
+#[derive(Debug)]
+pub(super) struct RawSentinel<'t> {
+    /// What the sentinels call the primary, as in their `sentinel monitor mymaster …`. Required.
+    pub(super) master: Option<Entry<'t>>,
+    /// Where sentinels listen, port 26379 unless named; all of them, as what most of them say
+    /// counts. Required. Example: `["10.0.0.5:26379", "10.0.0.6:26379", "10.0.0.7:26379"]`.
+    pub(super) nodes: Option<Entry<'t>>,
+    /// The sentinels' user; needs `password`. Default: their default user.
+    pub(super) username: Option<Entry<'t>>,
+    /// The sentinels' password. Example: `"${env:SENTINEL_PASSWORD}"`. Default: none.
+    pub(super) password: Option<Entry<'t>>,
+    /// `true` for TLS to the sentinels, a table as `redis.tls`, or `false`. Default: what `redis.tls` says.
+    pub(super) tls: Option<Entry<'t>>,
+    pub(super) place: Place,
 }
 
 /// `[host]`: the host itself.
@@ -214,7 +233,7 @@ const NO_HANDLER: &str = "expected at least one handler, such as [handler.charge
 
 impl<'t> RawRedis<'t> {
     fn read(entry: &Entry<'t>, reader: &mut Reader<'_>) -> Option<Self> {
-        let mut table = reader.section(entry, "a table with `url` or `host`")?;
+        let mut table = reader.section(entry, "a table with `url`, `host` or `sentinel`")?;
         Some(Self {
             url: table.take_secret("url"),
             host: table.take("host"),
@@ -223,10 +242,23 @@ impl<'t> RawRedis<'t> {
             username: table.take("username"),
             password: table.take_secret("password"),
             tls: table.take("tls"),
-            sentinel: table.take_reserved("sentinel"),
+            sentinel: table.take("sentinel"),
             cluster: table.take_reserved("cluster"),
             place: table.close(reader),
         })
+    }
+}
+
+impl<'t> RawSentinel<'t> {
+    pub(super) fn read(mut table: Section<'t>, reader: &mut Reader<'_>) -> Self {
+        Self {
+            master: table.take("master"),
+            nodes: table.take("nodes"),
+            username: table.take("username"),
+            password: table.take_secret("password"),
+            tls: table.take("tls"),
+            place: table.close(reader),
+        }
     }
 }
 

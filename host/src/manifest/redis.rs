@@ -10,6 +10,9 @@ use super::redis_url::{LONELY_USER, RedisUrl};
 /// The port of a Redis that names none.
 pub(super) const DEFAULT_PORT: u16 = 6379;
 
+/// The port of a Sentinel that names none.
+pub(super) const SENTINEL_PORT: u16 = 26379;
+
 /// A server, a database on it, and the right to use it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisSettings {
@@ -37,6 +40,47 @@ pub enum Address {
     },
     /// A Unix socket.
     Unix(PathBuf),
+    /// Wherever the sentinels say.
+    Sentinel(Sentinels),
+}
+
+/// Who to ask which server is the primary, and the right to ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sentinels {
+    /// What they call the primary.
+    pub master: String,
+    /// Where they listen; at least one.
+    pub nodes: Vec<Node>,
+    /// Their user; never without a password.
+    pub username: Option<String>,
+    /// Their password.
+    pub password: Option<Secret>,
+    /// How to encrypt on the way to them; `None` for not at all.
+    pub tls: Option<Tls>,
+}
+
+/// A host name or address, without brackets, and a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// The host.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{open}{host}{close}:{port}")
+    }
+}
+
+impl fmt::Display for Sentinels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nodes: Vec<_> = self.nodes.iter().map(Node::to_string).collect();
+        write!(f, "master `{}` of the sentinels at {}", self.master, nodes.join(", "))
+    }
 }
 
 /// TLS, and with which PEM files; the public authorities and no client certificate by default.
@@ -101,7 +145,7 @@ impl RedisSettings {
 }
 
 impl fmt::Display for RedisSettings {
-    /// A URL whose password is `***`.
+    /// A URL whose password is `***`, or whom the sentinels are asked for.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let user = self.username.as_deref().unwrap_or_default();
         let user = utf8_percent_encode(user, NON_ALPHANUMERIC);
@@ -117,9 +161,10 @@ impl fmt::Display for RedisSettings {
                 if let Some(password) = password {
                     write!(f, "{user}:{password}@")?;
                 }
-                let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
-                return write!(f, "{open}{host}{close}:{port}/{}", self.db);
+                let node = Node { host: host.clone(), port: *port };
+                return write!(f, "{node}/{}", self.db);
             }
+            (Address::Sentinel(sentinels), _) => return write!(f, "{sentinels}"),
         }
         if self.db == 0 { Ok(()) } else { write!(f, "?db={}", self.db) }
     }

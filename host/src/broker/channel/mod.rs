@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::connect::{Backoff, Connector, silent};
+use super::reign::Reign;
 use super::trouble::Trouble;
 use super::{Broker, Closing, Source, Subscription};
 use crate::figures::{Figures, add, read};
@@ -109,7 +110,8 @@ impl Broker {
     }
 }
 
-type Connection = (PubSubSink, PubSubStream);
+/// What is heard, the way to ask for it, and the reign of the server that says it.
+type Connection = (PubSubSink, PubSubStream, Arc<Reign>);
 
 /// Stays subscribed, and puts what comes into the mailbox.
 struct Listener {
@@ -148,7 +150,8 @@ impl Listener {
     }
 
     async fn subscribe(&self) -> RedisResult<Connection> {
-        let (mut sink, stream) = self.connector.listen().await?.split();
+        let (listening, reign) = self.connector.listen().await?;
+        let (mut sink, stream) = listening.split();
         let subscribing = async {
             if is_pattern(&self.channel) {
                 sink.psubscribe(&*self.channel).await
@@ -157,11 +160,11 @@ impl Listener {
             }
         };
         timeout(PATIENCE, subscribing).await.map_err(|_| silent())??;
-        Ok((sink, stream))
+        Ok((sink, stream, reign))
     }
 
     /// Takes in what is published until the connection ends; gives why it did.
-    async fn hear(&self, (sink, mut stream): Connection) -> RedisError {
+    async fn hear(&self, (sink, mut stream, reign): Connection) -> RedisError {
         let hearing = async {
             // The mailbox never makes this wait: what the crate has read does not pile up there.
             while let Some(message) = stream.next().await {
@@ -171,6 +174,8 @@ impl Listener {
         let error = tokio::select! {
             () = hearing => std::io::Error::from(std::io::ErrorKind::ConnectionReset).into(),
             error = watch(sink) => error,
+            // A replica says the same only for as long as it hears of it.
+            () = reign.over() => std::io::Error::from(std::io::ErrorKind::ConnectionReset).into(),
         };
         add(&self.figures.reconnects, 1);
         error

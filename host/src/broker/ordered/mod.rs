@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
-use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
 use super::claim::Claims;
@@ -26,6 +25,7 @@ use super::lanes::{End, Lanes, Stage};
 use super::portion::Portion;
 use super::post::Post;
 use super::rate::Meter;
+use super::reign::Wire;
 use super::reply;
 use super::scripts::Lua;
 use super::settle::Settler;
@@ -79,7 +79,7 @@ pub struct Ordered {
     portion: Portion,
     backoff: Backoff,
     swept: Instant,
-    reader: Option<MultiplexedConnection>,
+    reader: Option<Wire>,
     bell: Option<Ringing>,
     /// Up to where retries were compared with what Redis knows; none to begin anew.
     compared: Option<MessageId>,
