@@ -4,9 +4,13 @@
 
 mod harness;
 
+use std::net::TcpListener;
 use std::time::Duration;
 
-use harness::{Options, Redis, Running, Server, Setup, Watched, eventually, role, within};
+use harness::{
+    Host, Options, Proxy, Redis, Running, Sentinel, Server, Setup, Watched, eventually, pair, role,
+    table, within,
+};
 
 const PROBE: &str = r#"
 [handler.h]
@@ -117,4 +121,112 @@ fn an_idle_host_follows_a_failover_of_a_primary_that_stands_still() {
     within(MENDED, "it is handled", || second.length("out") == 1);
     within(MENDED, "it listens there", || second.ask::<usize>("PUBLISH news x") == 1);
     watched.first.signal("CONT");
+}
+
+#[test]
+fn retries_that_wait_and_values_in_order_survive_a_failover() {
+    let mut watched = Watched::start(Options::default());
+    let mut redis = watched.first.client();
+    for n in 0..60 {
+        let (turn, key) = (n.to_string(), ["a", "b", "c"][n % 3]);
+        redis.add(
+            "ordered",
+            &[("key", key), ("data", &turn), ("sleep-ms", "100"), ("emit", "done")],
+        );
+    }
+    redis.add("in", &[("retry-after-ms", "8000"), ("emit", "out")]);
+    let ordered = "[handler.o]\nplugin = \"probe.wasm\"\nstream = \"ordered\"\norder-by = \"key\"\noutputs = [\"done\"]\n";
+    let _host = Running::of(Setup::alone(&format!("{}{PROBE}{ordered}", watched.table())));
+    let waiting = "tidegate:{in}:waiting:in:h";
+    eventually("one waits, and the others are in mid-work", || {
+        redis.exists(waiting) && redis.length("done") >= 6
+    });
+    eventually("the replica has all of it", || redis.ask::<usize>("WAIT 1 1000") == 1);
+    watched.first.kill();
+    watched.wait_for_failover();
+    let mut redis = watched.second.client();
+    within(MENDED, "all in order are handled", || redis.length("done") >= 60);
+    redis.wait_settled("ordered", "o");
+    let done = redis.entries("done");
+    assert_eq!(done.len(), 60);
+    for first in 0..3 {
+        let turns = done.iter().map(|entry| entry.get("data").parse::<usize>().unwrap());
+        let turns: Vec<_> = turns.filter(|turn| turn % 3 == first).collect();
+        assert!(turns.is_sorted(), "{turns:?}");
+    }
+    within(MENDED, "the retry comes", || redis.length("out") == 1);
+    assert_eq!(redis.column("out", "attempt"), ["2"]);
+}
+
+/// Takes connections and never says a word.
+fn mute() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+#[test]
+fn one_sentinel_that_answers_is_enough_and_those_that_come_later_are_waited_for() {
+    let server = Server::with(Options { tcp: true, ..Options::default() });
+    let silent = mute();
+    // Nobody listens there yet.
+    let later = mute().local_addr().unwrap().port();
+    let ports = [later, silent.local_addr().unwrap().port()];
+    let host = Running::of(Setup::alone(&format!("{}{PROBE}", table(&ports))));
+    eventually("it says why it waits", || {
+        let log = host.log();
+        log.contains("no sentinel says which server is the primary")
+            && log.contains(&later.to_string())
+    });
+    let _sentinel = Sentinel::at(later, Some(server.port), &[]);
+    let mut redis = server.client();
+    redis.add("in", &[("emit", "out")]);
+    within(MENDED, "it is handled", || redis.length("out") == 1);
+}
+
+#[test]
+fn a_master_that_no_sentinel_knows_is_named_and_ends_the_start() {
+    let sentinel = Sentinel::over(None, &[]);
+    let done = Setup::alone(&format!("{}{PROBE}", table(&[sentinel.port]))).finish().expect(1);
+    let port = sentinel.port.to_string();
+    let told = done.stderr.contains("`m`") && done.stderr.contains(&port);
+    assert!(told && done.stderr.contains("redis.sentinel.master"), "{}", done.stderr);
+}
+
+#[test]
+fn sentinels_have_credentials_of_their_own_that_are_never_shown() {
+    const SECRET: &str = "s3cr3t-of-the-sentinel";
+    const OTHER: &str = "s3cr3t-of-the-server";
+    let options = Options { tcp: true, password: Some(OTHER), ..Options::default() };
+    let server = Server::with(options);
+    let lines = [format!("sentinel auth-pass m {OTHER}"), format!("requirepass {SECRET}")];
+    let sentinel = Sentinel::over(Some(server.port), &[&lines[0], &lines[1]]);
+    let manifest = |password: &str| {
+        let table = table(&[sentinel.port]);
+        let table = table.replace("] }", &format!("], password = \"{password}\" }}"));
+        format!("{table}password = \"{OTHER}\"\n{PROBE}")
+    };
+    let done = Setup::alone(&manifest("wr0ng")).finish().expect(1);
+    assert!(done.stderr.contains("redis.sentinel.username"), "{}", done.stderr);
+    assert!(!done.stderr.contains("wr0ng") && !done.stderr.contains(OTHER), "{}", done.stderr);
+    let host = Running::of(Setup::alone(&manifest(SECRET)));
+    let mut redis = server.client();
+    redis.add("in", &[("emit", "out")]);
+    redis.wait_first("out");
+    assert!(!host.log().contains("s3cr3t"), "{}", host.log());
+}
+
+#[test]
+fn where_an_address_leads_to_another_server_every_connection_follows_the_first_that_does() {
+    let (first, second) = pair(Options::default());
+    let proxy = Proxy::before(&first);
+    let mut redis = first.client();
+    let ids = fill(&mut redis, 2000, &[("sleep-ms", "10"), ("emit", "out")]);
+    let host = Host::at(&proxy.url(), PROBE);
+    eventually("it is in mid-work", || redis.length("out") >= 50);
+    // The old one stays a primary, and keeps the connections that it has: only the reader's breaks.
+    proxy.lead_to(&second);
+    second.client().tell("REPLICAOF NO ONE");
+    proxy.cut_replies("XREADGROUP", 0, 1);
+    the_sums_hold(&second, ids);
+    eventually("nothing is left with the old one", || connections(&mut redis) == 0);
+    assert!(host.log().contains("another answers in its place"), "{}", host.log());
 }

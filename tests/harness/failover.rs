@@ -1,6 +1,7 @@
 //! A primary, a replica of it, and three sentinels that watch over both.
 
 use std::fs::{self, File};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -24,11 +25,16 @@ pub struct Sentinel {
 }
 
 impl Sentinel {
-    /// One that watches over the server at a port, or over none.
+    /// One that watches over the server at a port, or over none, with further lines of configuration.
     #[track_caller]
     pub fn over(primary: Option<u16>, lines: &[&str]) -> Self {
+        Self::at(free_port(), primary, lines)
+    }
+
+    /// As [`Self::over`], at this port.
+    #[track_caller]
+    pub fn at(port: u16, primary: Option<u16>, lines: &[&str]) -> Self {
         let directory = tempfile::Builder::new().prefix("tide-").tempdir().unwrap();
-        let port = free_port();
         let mut configuration = vec![format!("port {port}"), "bind 127.0.0.1".into()];
         if let Some(primary) = primary {
             configuration.push(format!("sentinel monitor {MASTER} 127.0.0.1 {primary} 2"));
@@ -49,7 +55,7 @@ impl Sentinel {
             .spawn()
             .unwrap();
         let sentinel = Self { process, directory, port };
-        eventually("the sentinel listens", || sentinel.attempt().is_ok());
+        eventually("the sentinel listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         sentinel
     }
 

@@ -113,7 +113,7 @@ impl Reign {
     /// The error of a request whose reign ended before its answer came.
     fn deposed(&self) -> RedisError {
         let told = format!("{} is no longer the server to work with", self.place());
-        redis::make_extension_error(DEPOSED.into(), Some(told.into()))
+        redis::make_extension_error(DEPOSED.into(), Some(told))
     }
 
     /// What a request comes to, as long as this goes on.

@@ -35,10 +35,9 @@ pub(super) fn sentinels(
     let username = given(&raw.username, None, |entry| reader.text(entry, "a user").map(Some));
     let password: Option<Option<Secret>> =
         given(&raw.password, None, |entry| password(entry, reader).map(Some));
-    if raw.password.is_none() && !raw.place.misspelt.contains(&"password") {
-        if let Some(lonely) = &raw.username {
-            reader.refuse(lonely, "a user needs a `password` too");
-        }
+    let password_given = raw.password.is_some() || raw.place.misspelt.contains(&"password");
+    if let Some(lonely) = raw.username.as_ref().filter(|_| !password_given) {
+        reader.refuse(lonely, "a user needs a `password` too");
     }
     let tls = given(&raw.tls, usual, |entry| encryption(entry, reader).map(Some));
     let tls = match tls? {
