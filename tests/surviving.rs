@@ -332,6 +332,27 @@ fn a_stop_while_the_plugins_are_loaded_or_redis_is_awaited_is_heard() {
     host.stop();
 }
 
+/// A read that a pause holds back is not blocked as others are: servers before Redis 8.2 crash when told to unblock it.
+#[test]
+fn retries_that_come_due_while_the_server_is_paused_do_not_bring_it_down() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let handler = |n: usize| {
+        let retry = "{ attempts = 1000, first = \"10ms\", max = \"10ms\" }";
+        format!("[handler.h{n}]\nplugin = \"probe.wasm\"\nstream = \"in{n}\"\noutputs = [\"out\"]\nretry = {retry}\n")
+    };
+    let _host = Host::start(&server, &(0..8).map(handler).collect::<String>());
+    for n in 0..8 {
+        redis.add_many(4, &format!("in{n}"), &[("retry-until", "30"), ("emit", "out")]);
+    }
+    for _ in 0..100 {
+        redis.tell("CLIENT PAUSE 5 WRITE");
+        // A write, which comes after the pause.
+        redis.tell("DEL nothing");
+    }
+    redis.wait_for(8 * 4, "out");
+}
+
 #[test]
 fn a_silent_network_does_not_hold_up_a_stop() {
     let server = Server::start();

@@ -323,17 +323,27 @@ impl Feed {
                 () = self.post.valve.shut() => {}
             }
             let Some(id) = *client_id else { return reading.await };
-            let mut unblock = redis::cmd("CLIENT");
-            unblock.arg("UNBLOCK").arg(id).arg("TIMEOUT");
             // Sent again until the read returns: the first may overtake the read itself.
-            let unblocked = self.post.link.query(&unblock).await;
-            if unblocked.is_err_and(|error| Trouble::of(&error).is_of_one_request()) {
+            if let Err(error) = self.unblock(id).await
+                && Trouble::of(&error).is_of_one_request()
+            {
                 *client_id = None;
             }
             if let Ok(reply) = timeout(Duration::from_millis(20), &mut reading).await {
                 return reply;
             }
         }
+    }
+
+    /// Ends what a connection waits for (`CLIENT UNBLOCK`).
+    ///
+    /// Servers before Redis 8.2 crash when the client is held back by a pause (`CLIENT PAUSE`) instead.
+    /// A pause holds back scripts too, and all that a connection sends after one.
+    async fn unblock(&self, client_id: i64) -> RedisResult<()> {
+        let mut asking = redis::pipe();
+        asking.cmd("EVAL").arg("return 0").arg(0);
+        asking.cmd("CLIENT").arg("UNBLOCK").arg(client_id).arg("TIMEOUT");
+        self.post.link.pipeline(&asking).await?.into_iter().try_for_each(|answer| answer.map(drop))
     }
 
     fn deliver(&self, entries: Vec<RawEntry>) -> Vec<Delivery> {
