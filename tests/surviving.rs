@@ -354,6 +354,22 @@ fn retries_that_come_due_while_the_server_is_paused_do_not_bring_it_down() {
 }
 
 #[test]
+fn what_is_in_hand_while_its_group_is_made_anew_is_not_run_a_second_time() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let host = Host::start(&server, PROBE);
+    let id = redis.add("in", &[("print", "begun"), ("sleep-ms", "1500"), ("emit", "out")]);
+    eventually("it is in hand", || host.log().contains("begun"));
+    redis.tell("XGROUP DESTROY in h");
+    let second = redis.add("in", &[("emit", "out2")]);
+    redis.wait_first("out2");
+    redis.wait_settled("in", "h");
+    assert_eq!(host.log().matches("begun").count(), 1, "{}", host.log());
+    assert_eq!(redis.column("out", "id"), [id]);
+    assert_eq!(redis.column("out2", "id"), [second]);
+}
+
+#[test]
 fn a_silent_network_does_not_hold_up_a_stop() {
     let server = Server::start();
     let proxy = Proxy::before(&server);

@@ -350,6 +350,9 @@ impl Feed {
         let stream = &self.post.handler.stream;
         // A new entry always has its body; one that had none would be pending, and found as lost.
         let messages = entries.into_iter().filter_map(|entry| entry.into_message(stream).ok());
+        // A group that was lost and begins anew reads what is in hand once more: it runs already,
+        // is pending as ours again, and so will be settled.
+        let messages = messages.filter(|message| !self.post.held.contains(&message.id));
         let issue = |id| self.post.held.issue(id, Attempt::FIRST);
         messages
             .map(|message| Delivery {
