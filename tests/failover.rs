@@ -158,6 +158,22 @@ fn retries_that_wait_and_values_in_order_survive_a_failover() {
     assert_eq!(redis.column("out", "attempt"), ["2"]);
 }
 
+#[test]
+fn sentinels_are_asked_again_on_connections_that_are_kept() {
+    let watched = Watched::start(Options::default());
+    let _host = Running::of(Setup::alone(&format!("{}{PROBE}", watched.table())));
+    let asked = || watched.sentinels.iter().map(|one| one.askers()).collect::<Vec<_>>();
+    eventually("all are asked", || asked().iter().all(|askers| askers.len() == 1));
+    let first: Vec<_> = asked().iter().map(|askers| askers[0].0).collect();
+    // They are asked once a second.
+    eventually("the connections grow old", || {
+        let now = asked();
+        let same = now.iter().zip(&first).all(|(askers, first)| askers[0].0 == *first);
+        assert!(same, "{now:?} instead of {first:?}");
+        now.iter().all(|askers| askers[0].1 >= 5)
+    });
+}
+
 /// Takes connections and never says a word.
 fn mute() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").unwrap()

@@ -74,6 +74,17 @@ impl Sentinel {
         told.1
     }
 
+    /// The connections on which it was last asked for the primary, by their ids and ages in seconds.
+    pub fn askers(&self) -> Vec<(u64, u64)> {
+        let clients: String = self.client().ask("CLIENT LIST");
+        let field = |line: &str, name: &str| {
+            let mut words = line.split(' ');
+            words.find_map(|word| word.strip_prefix(name)?.parse().ok()).unwrap()
+        };
+        let asks = |line: &&str| line.contains(" cmd=sentinel");
+        clients.lines().filter(asks).map(|line| (field(line, "id="), field(line, "age="))).collect()
+    }
+
     /// What it knows of the primary under this name.
     fn knows(&self, what: &str) -> usize {
         let told: std::collections::HashMap<String, String> =

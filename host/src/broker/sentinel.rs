@@ -4,20 +4,23 @@
 //! be a moment old: whoever connects asks the server itself too, which is `connect`'s.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, Value};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::trouble::Trouble;
 use crate::manifest::Node;
 
 /// How long a sentinel may take, to connect and to answer: the others are asked at the same time.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Once most agree, how long the others have to tell of a later failover.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// Who to ask.
 pub(super) struct Sentinels {
@@ -69,14 +72,16 @@ impl Sentinels {
         let mut asking: FuturesUnordered<_> =
             self.each.iter().map(async |one| (one, one.ask(&self.master).await)).collect();
         let (mut votes, mut strangers, mut failures) = (Vec::new(), Vec::new(), Vec::new());
-        while let Some((one, answer)) = asking.next().await {
+        // Each gives up by itself.
+        let mut until = Instant::now() + 3 * PATIENCE;
+        while let Ok(Some((one, answer))) = timeout_at(until, asking.next()).await {
             match answer {
                 Ok(Some(vote)) => votes.push(vote),
                 Ok(None) => strangers.push(one),
                 Err(error) => failures.push((one, error)),
             }
-            if let Some(named @ Named::ByMost(_)) = elect(&votes, self.each.len()) {
-                return Ok(named);
+            if let Some(Named::ByMost(_)) = elect(&votes, self.each.len()) {
+                until = until.min(Instant::now() + LAST_WORDS);
             }
         }
         elect(&votes, self.each.len()).ok_or_else(|| self.nobody(&strangers, failures))
@@ -126,18 +131,25 @@ fn elect(votes: &[Vote], sentinels: usize) -> Option<Named> {
 impl Sentinel {
     /// Whom it names, if it knows the name.
     async fn ask(&self, master: &str) -> RedisResult<Option<Vote>> {
-        let kept = self.connection.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(connection) = kept
-            && let Ok(vote) = self.ask_on(connection, master).await
-        {
-            return Ok(vote);
+        let kept = self.kept().clone();
+        if let Some(connection) = kept {
+            match self.ask_on(connection, master).await {
+                Ok(vote) => return Ok(vote),
+                Err(_) => *self.kept() = None,
+            }
         }
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(PATIENCE))
             .set_response_timeout(Some(PATIENCE));
         let opening = self.client.get_multiplexed_async_connection_with_config(&config);
         let connection = timeout(PATIENCE, opening).await.map_err(|_| silent())??;
-        self.ask_on(connection, master).await
+        let vote = self.ask_on(connection.clone(), master).await?;
+        *self.kept() = Some(connection);
+        Ok(vote)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<MultiplexedConnection>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn ask_on(
@@ -151,16 +163,14 @@ impl Sentinel {
         let asked = timeout(PATIENCE, asking.query_async(&mut connection));
         let answers: Vec<RedisResult<Value>> = asked.await.map_err(|_| silent())??;
         let mut answers = answers.into_iter();
-        let vote = match answers.next().unwrap_or(Ok(Value::Nil))? {
-            Value::Nil => None,
+        match answers.next().unwrap_or(Ok(Value::Nil))? {
+            Value::Nil => Ok(None),
             told => {
                 let (host, port): (String, u16) = redis::from_redis_value(told)?;
                 let epoch = answers.next().and_then(Result::ok).and_then(epoch).unwrap_or_default();
-                Some(Vote { primary: Node { host, port }, epoch })
+                Ok(Some(Vote { primary: Node { host, port }, epoch }))
             }
-        };
-        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
-        Ok(vote)
+        }
     }
 }
 
