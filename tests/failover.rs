@@ -246,3 +246,17 @@ fn where_an_address_leads_to_another_server_every_connection_follows_the_first_t
     eventually("nothing is left with the old one", || connections(&mut redis) == 0);
     assert!(host.log().contains("another answers in its place"), "{}", host.log());
 }
+
+#[test]
+fn an_address_that_leads_to_two_servers_in_turn_is_told_of_with_the_remedy() {
+    let (first, second) = (Server::start(), Server::start());
+    let proxy = Proxy::before(&first);
+    let host = Host::at(&proxy.url(), PROBE);
+    let mut leads_to = [&second, &first].into_iter().cycle();
+    within(MENDED, "it says so", || {
+        proxy.lead_to(leads_to.next().unwrap());
+        first.client().kill_others();
+        second.client().kill_others();
+        host.log().contains("which has to lead to the primary alone")
+    });
+}

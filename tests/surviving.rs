@@ -339,7 +339,9 @@ fn retries_that_come_due_while_the_server_is_paused_do_not_bring_it_down() {
     let mut redis = server.client();
     let handler = |n: usize| {
         let retry = "{ attempts = 1000, first = \"10ms\", max = \"10ms\" }";
-        format!("[handler.h{n}]\nplugin = \"probe.wasm\"\nstream = \"in{n}\"\noutputs = [\"out\"]\nretry = {retry}\n")
+        format!(
+            "[handler.h{n}]\nplugin = \"probe.wasm\"\nstream = \"in{n}\"\noutputs = [\"out\"]\nretry = {retry}\n"
+        )
     };
     let _host = Host::start(&server, &(0..8).map(handler).collect::<String>());
     for n in 0..8 {

@@ -5,14 +5,20 @@
 //! when another answers at the same address. So no part of the host works with one
 //! server while the rest works with the next.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Cmd, Pipeline, RedisError, RedisFuture, RedisResult, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::trouble::{DEPOSED, Trouble};
+
+/// So many changes within a minute are not what failovers look like.
+const UNSTEADY: usize = 5;
+const UNSTEADY_WITHIN: Duration = Duration::from_secs(60);
 
 /// What a server tells of itself (`INFO server`, `INFO replication`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,13 +144,20 @@ impl Reign {
 
 /// Who reigns.
 #[derive(Debug, Default)]
-pub(super) struct Throne(Mutex<Option<Arc<Reign>>>);
+pub(super) struct Throne(Mutex<Seat>);
+
+#[derive(Debug, Default)]
+struct Seat {
+    reign: Option<Arc<Reign>>,
+    /// When the last changes were, the oldest first.
+    changes: VecDeque<Instant>,
+}
 
 impl Throne {
     /// The reign of a server that was just connected to; it begins unless it goes on.
     pub(super) fn seat(&self, server: Server) -> Arc<Reign> {
-        let mut seat = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = seat.take();
+        let mut seat = self.lock();
+        let before = seat.reign.take();
         let reign = match &before {
             Some(now) if !now.is_over() && server.is(&now.server) && !promoted(&server, now) => {
                 now.clone()
@@ -154,16 +167,39 @@ impl Throne {
         if let Some(before) = before.filter(|before| !Arc::ptr_eq(before, &reign)) {
             before.end(&Fall::Succeeded);
             announce(&before.server, &reign.server);
+            seat.note_change(reign.place());
         }
-        *seat = Some(reign.clone());
+        seat.reign = Some(reign.clone());
         reign
     }
 
     /// Ends the present reign unless it is that of the server at this place.
     pub(super) fn claim(&self, place: &str) {
-        let now = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let now = self.lock().reign.clone();
         if let Some(now) = now.filter(|now| now.place() != place) {
             now.end(&Fall::Replaced(place));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seat> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seat {
+    /// Says what may be wrong, once in a while, where servers come and go.
+    fn note_change(&mut self, place: &str) {
+        let now = Instant::now();
+        self.changes.retain(|change| now.duration_since(*change) < UNSTEADY_WITHIN);
+        self.changes.push_back(now);
+        if self.changes.len() == UNSTEADY {
+            self.changes.clear();
+            tracing::warn!(
+                server = place,
+                "another server answered {UNSTEADY} times within a minute, and each time every connection was made \
+                 anew: either it is restarted again and again, or several servers answer at this address, \
+                 which has to lead to the primary alone"
+            );
         }
     }
 }
