@@ -325,6 +325,20 @@ fn what_redis_cannot_be_asked_is_absent_and_all_else_is_there() {
 }
 
 #[test]
+fn a_handler_that_redis_does_not_tell_of_hides_no_other_from_the_status() {
+    let other = "[handler.other]\nplugin = \"probe.wasm\"\nstream = \"other\"\n";
+    let (_server, mut redis, _host, address) = start(&format!("{PROBE}{other}"));
+    redis.tell("ACL SETUSER default resetkeys ~in ~{in}* ~out ~tidegate:*");
+    within(MENDED, "it says what is in the way", || {
+        let told = get(&address, "/api/status");
+        told.status == 503 && told.body.contains("handler other: ")
+    });
+    let told: serde_json::Value = serde_json::from_str(&get(&address, "/api/status").body).unwrap();
+    let handlers = told["handlers"].as_array().unwrap();
+    assert_eq!(handlers.iter().map(|one| &one["handler"]).collect::<Vec<_>>(), ["h"]);
+}
+
+#[test]
 fn status_over_http_is_what_the_command_prints() {
     let (_server, _redis, host, address) = start(PROBE);
     let manifest = host.setup().folder().join("tidegate.toml");

@@ -83,7 +83,8 @@ async fn ask_for_all(
             Ok(Ok(status)) => read.extend(status),
             // What is in the way of one need not be in that of others.
             Ok(Err(error)) => {
-                failed.get_or_insert(crate::host::sentence(&error));
+                let why = crate::host::sentence(&error);
+                failed.get_or_insert(format!("handler {}: {why}", state.handler.name));
             }
             Err(_) => {
                 return Some(format!("{} does not answer", broker.address()));

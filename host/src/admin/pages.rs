@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::asked::Asked;
 use super::readiness::Readiness;
 use super::{LIVE, READY, exposition, metrics};
-use crate::host::Roster;
+use crate::host::{Roster, Status};
 use crate::shutdown::Stop;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -74,13 +74,22 @@ impl Pages {
 
     async fn status(&self) -> Response<Full<Bytes>> {
         let answers = self.asked.now(&self.roster).await;
-        match &answers.failed {
-            None => json(StatusCode::OK, &answers.status),
-            Some(why) => {
-                json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({ "error": why }))
-            }
-        }
+        let code = match answers.failed {
+            None => StatusCode::OK,
+            Some(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let told = Told { status: &answers.status, error: answers.failed.as_deref() };
+        json(code, &told)
     }
+}
+
+/// What is known of the handlers, and why not all of it is.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
 }
 
 /// How an answer is wanted.
