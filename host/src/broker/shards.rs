@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use redis::{Pipeline, RedisResult, Value};
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connect::Connector;
 use super::delay::Delays;
@@ -39,8 +39,11 @@ use crate::health::Symptom;
 use crate::manifest::Handler;
 use crate::shutdown::Stop;
 
-/// How often leases are renewed, and is looked for who else is alive.
-const BEAT: Duration = Duration::from_secs(2);
+/// How often leases are renewed, and is looked for who else is alive, at least.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// How soon it is looked again at most, whatever is about to end.
+const SOONEST: Duration = Duration::from_millis(20);
 
 /// A host that does not show itself for this long counts as dead: as long as its leases last.
 const LIFETIME: Duration = LASTS;
@@ -84,6 +87,8 @@ pub struct Shards {
     members: Vec<String>,
     /// Whether each should be this host's.
     due: Vec<bool>,
+    /// When to look again: on the next beat, or as soon as another host's lease ends, or its time to show itself.
+    next: Instant,
     /// Messages seen on the stream itself, where it is made of shards and nobody reads it.
     astray: i64,
     /// Whether a person was told that leases cannot be renewed: once for each time.
@@ -147,6 +152,7 @@ impl Broker {
             owned: HashMap::new(),
             members: Vec::new(),
             due: Vec::new(),
+            next: Instant::now(),
             astray: 0,
             complained: false,
         };
@@ -178,8 +184,6 @@ impl Shards {
         let mut chores = JoinSet::new();
         chores.spawn(self.presence.clone().show());
         let mut carried = JoinSet::new();
-        let mut beat = interval(BEAT);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut course = Course::Staying;
         while course == Course::Staying || !carried.is_empty() {
             tokio::select! {
@@ -189,7 +193,7 @@ impl Shards {
                     self.leave().await;
                 }
                 Some(ended) = carried.join_next_with_id() => self.put_down(ended),
-                _ = beat.tick() => {
+                () = sleep_until(self.next) => {
                     for (index, name, asked) in self.beat(course).await {
                         let tenure = Arc::new(Tenure::new(name, asked));
                         let owned = self.open(index, &tenure);
@@ -211,6 +215,7 @@ impl Shards {
     /// Renews what is owned, has what should be others' given up, and takes what should be
     /// this host's: for each that it got, the name and the time of its tenure.
     async fn beat(&mut self, course: Course) -> Vec<(usize, String, Instant)> {
+        self.next = Instant::now() + BEAT;
         self.move_out().await;
         let taken = match self.renew(course).await {
             Ok(()) if course == Course::Staying => self.take().await,
@@ -284,11 +289,23 @@ impl Shards {
         refused.map_or(Ok(()), Err)
     }
 
+    /// Has it be looked again when something of another host is about to end, if that is before the next beat.
+    fn look_after(&mut self, left: i64) {
+        let left = Duration::from_millis(u64::try_from(left).unwrap_or(u64::MAX));
+        if left < BEAT {
+            self.next = self.next.min(Instant::now() + left.max(SOONEST));
+        }
+    }
+
     /// Takes in who is alive: what should be another's is given up.
     fn survey(&mut self, members: Value) {
-        let listed = reply::array("members.lua", members).unwrap_or_default().into_iter();
-        let members: Vec<_> =
+        let mut listed = reply::array("members.lua", members).unwrap_or_default().into_iter();
+        if let Some(Value::Int(left)) = listed.next() {
+            self.look_after(left);
+        }
+        let mut members: Vec<_> =
             listed.filter_map(|name| reply::text("members.lua", name).ok()).collect();
+        members.sort();
         if members != self.members && !members.is_empty() {
             let owners = owners(&self.keys.stream, self.shards.len(), &members);
             let me = members.iter().position(|member| *member == self.name);
@@ -318,7 +335,7 @@ impl Shards {
         self.due.get(index) == Some(&true)
     }
 
-    async fn take(&self) -> RedisResult<Vec<(usize, String, Instant)>> {
+    async fn take(&mut self) -> RedisResult<Vec<(usize, String, Instant)>> {
         let missing = |index: &usize| self.is_due(*index) && !self.owned.contains_key(index);
         let missing: Vec<usize> = (0..self.shards.len()).filter(missing).collect();
         if missing.is_empty() {
@@ -336,6 +353,7 @@ impl Shards {
                 Ok(Value::BulkString(name)) => {
                     taken.push((index, String::from_utf8_lossy(&name).into_owned(), asked));
                 }
+                Ok(Value::Int(left)) => self.look_after(left),
                 Ok(_) => {}
                 Err(error) => refused = Some(error),
             }

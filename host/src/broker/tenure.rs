@@ -20,8 +20,8 @@ use crate::shutdown::Stop;
 /// An answer is waited for this long: a lease that cannot be renewed now is tried again soon.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a lease lasts in Redis unless it is renewed.
-pub(super) const LASTS: Duration = Duration::from_secs(6);
+/// How long a lease lasts in Redis unless it is renewed: for so long a dead host keeps others from its work.
+pub(super) const LASTS: Duration = Duration::from_secs(5);
 
 /// A host counts on a lease for this much less: for clocks that differ, and to end what it has begun.
 const MARGIN: Duration = Duration::from_millis(1500);

@@ -5,7 +5,8 @@
 --       the name of a host that is known to be dead ('' for none): its lease is taken at once,
 --       what tells this host's process from others
 -- Gives the tenure, `name#generation`, or
---   0  another host has the lease, or the tenure that was to be kept is over
+--   0         the tenure that was to be kept is over
+--   a number  another host has the lease, for so many milliseconds unless it renews it
 --
 -- Each tenure has a number that no other had, so that one that is over is told from those after it.
 -- It is noted whose it is until it is given up: one that is still noted behind its lease may have
@@ -17,7 +18,7 @@ if kept ~= '' then
   redis.call('PEXPIRE', KEYS[1], lasts)
   return kept
 end
-if tenure and string.match(tenure, '^(.*)#%d+$') ~= ARGV[4] then return 0 end
+if tenure and string.match(tenure, '^(.*)#%d+$') ~= ARGV[4] then return redis.call('PTTL', KEYS[1]) end
 local new = name .. '#' .. redis.call('INCR', KEYS[2])
 redis.call('HSET', KEYS[3], new, ARGV[5])
 redis.call('SET', KEYS[1], new, 'PX', lasts)
