@@ -30,6 +30,9 @@ pub(super) const LIFETIME: Duration = Duration::from_secs(15);
 /// How often a host shows itself.
 pub(super) const EVERY: Duration = Duration::from_secs(5);
 
+/// Hosts taken off the roll in one look at most.
+const UNLISTED: usize = 100;
+
 /// Why a file is refused is told at this length: a manifest may have many problems.
 const REFUSAL_BYTES: usize = 2048;
 
@@ -289,6 +292,40 @@ impl Presence {
                 }
             }
         }
+    }
+
+    /// As [`Self::show`], and looks after the roll of hosts, as no reader does where streams are owned.
+    pub(super) async fn show_among_owners(self: Arc<Self>) {
+        let clearing = async {
+            let mut every = tokio::time::interval(LIFETIME);
+            every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                every.tick().await;
+                if let Err(error) = self.unlist_the_dead().await {
+                    tracing::debug!(%error, "cannot look for hosts that died");
+                }
+            }
+        };
+        tokio::join!(self.clone().show(), clearing);
+    }
+
+    /// Takes hosts without a sign of life off the roll; one that lives after all puts itself back.
+    async fn unlist_the_dead(&self) -> RedisResult<()> {
+        let listed = self.link.query(redis::cmd("SMEMBERS").arg(&self.keys.hosts)).await?;
+        let mut listed = super::orphans::names(listed).unwrap_or_default();
+        listed.remove(&*self.name.now());
+        let mut unlisting = redis::pipe();
+        for name in listed.iter().take(UNLISTED) {
+            let keys = [&*self.keys.live(name), &*self.keys.hosts, &*self.keys.stream];
+            // Where there is a sign, it does not have this host's token, and nothing is done.
+            let mut leaving = Lua::Leave.call(&keys);
+            leaving.arg(name).arg(&self.token).arg(&*self.group).arg("done");
+            unlisting.add_command(leaving);
+        }
+        if !unlisting.is_empty() {
+            self.link.pipeline(unlisting.ignore_errors()).await?;
+        }
+        Ok(())
     }
 
     /// Shows the host to be alive, and sees whether its name is still its own.

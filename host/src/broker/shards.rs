@@ -182,7 +182,7 @@ impl Shards {
         C: Future<Output = ()> + Send + 'static,
     {
         let mut chores = JoinSet::new();
-        chores.spawn(self.presence.clone().show());
+        chores.spawn(self.presence.clone().show_among_owners());
         let mut carried = JoinSet::new();
         let mut course = Course::Staying;
         while course == Course::Staying || !carried.is_empty() {

@@ -3,6 +3,7 @@
 //!
 //! Which ones, `ordered` says. Suspects and all others take turns.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub(super) struct Ward {
     /// What is in hand on each stream.
     streams: Mutex<Vec<Weak<Held>>>,
     turns: Mutex<Turns>,
+    /// Whether a suspect of the handler has run in this host.
+    tried: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -70,6 +73,7 @@ impl Ward {
             cell,
             streams: Mutex::default(),
             turns: Mutex::new(Turns { others_until: None, patience: PATIENCE }),
+            tried: AtomicBool::new(false),
         }
     }
 
@@ -78,6 +82,16 @@ impl Ward {
         let mut streams = self.streams();
         streams.retain(|stream| stream.strong_count() > 0);
         streams.push(Arc::downgrade(held));
+    }
+
+    /// Whether a suspect has run before: then one that its host dies with need not be to blame.
+    pub(super) fn has_tried(&self) -> bool {
+        self.tried.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a suspect runs.
+    pub(super) fn tries(&self) {
+        self.tried.store(true, Ordering::Relaxed);
     }
 
     /// A place among those that hand out messages, once nobody runs alone; none when a stop is requested first.

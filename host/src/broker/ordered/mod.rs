@@ -102,6 +102,8 @@ enum Terms {
     Crowd,
     /// To run alone.
     Alone,
+    /// To run alone, as the first that does in this host.
+    First,
     /// To be buried.
     Dead,
 }

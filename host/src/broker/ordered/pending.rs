@@ -222,6 +222,7 @@ impl Ordered {
         fetching.arg(match terms {
             Terms::Crowd => "crowd",
             Terms::Alone => "alone",
+            Terms::First => "first",
             Terms::Dead => "dead",
         });
         for id in ids {

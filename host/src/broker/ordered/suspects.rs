@@ -20,9 +20,11 @@ impl Ordered {
         if self.lanes.suspects() > 0 && self.enter().await {
             self.has_notes = true;
             while let Some(id) = self.lanes.take_suspect() {
-                let fetched = self.fetch(&[id], Terms::Alone).await;
+                let terms = if self.ward.has_tried() { Terms::Alone } else { Terms::First };
+                let fetched = self.fetch(&[id], terms).await;
                 let fetched = fetched.inspect_err(|_| self.lanes.suspect(&id))?.pop();
                 if fetched.is_some() {
+                    self.ward.tries();
                     self.running = Some(id);
                     return Ok(fetched);
                 }
@@ -93,8 +95,8 @@ impl Ordered {
         for delivery in self.fetch(ids, Terms::Dead).await? {
             tracing::error!(handler = %self.post.handler.name, stream = %self.post.handler.stream,
                 message_id = %delivery.message.id,
-                "its host died twice while it was in flight, the second time alone; burying it");
-            let error = "the host died twice while this message was in flight, the second time while it ran alone";
+                "its host died again while it was in flight alone; burying it");
+            let error = "the host died twice while this message was in flight, or more often; the last time it ran alone";
             self.claims.condemn(delivery, Reason::Trap, error.to_owned());
         }
         Ok(())

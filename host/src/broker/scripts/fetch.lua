@@ -4,8 +4,9 @@
 -- ARGV  group, tenure, the waiting consumer, terms, ids…
 -- Terms
 --   'crowd'  entries that run beside others: what was counted against them is forgotten
---   'alone'  entries that run alone: that is noted, and under whom they were in flight before, for
---            whoever finds them when their host has died
+--   'alone'  entries that run alone: that is noted (`inherit.lua` says how), and under whom they were in
+--            flight before, for whoever finds them when their host has died
+--   'first'  likewise, the first that runs alone in its host
 --   'dead'   entries that are to be buried
 -- Gives two lists: the entries, each as {id, fields, recorded failures or ''}, and the
 -- ids whose bodies were trimmed; those stay pending, to be buried. An entry in neither
@@ -14,6 +15,13 @@
 local group, tenure, waiting, terms = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if redis.call('GET', KEYS[4]) ~= tenure then return 0 end
 local fetched, trimmed = {}, {}
+
+local function note(id, holder)
+  local before = redis.call('HGET', KEYS[5], id)
+  local last = terms == 'first' or before == '1' or before == '4'
+  redis.call('HSET', KEYS[5], id, last and 1 or 3)
+  if not before then redis.call('HSET', KEYS[6], id, holder) end
+end
 
 local function fetch(id, holder)
   local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
@@ -24,10 +32,7 @@ local function fetch(id, holder)
   if holder ~= tenure then redis.call('XCLAIM', KEYS[1], group, tenure, 0, id, 'JUSTID') end
   if holder == waiting then redis.call('ZREM', KEYS[3], id) end
   if terms == 'crowd' then redis.call('HDEL', KEYS[5], id) end
-  if terms == 'alone' and not redis.call('HGET', KEYS[5], id) then
-    redis.call('HSET', KEYS[5], id, 1)
-    redis.call('HSET', KEYS[6], id, holder)
-  end
+  if terms == 'alone' or terms == 'first' then note(id, holder) end
   fetched[#fetched + 1] = { id, entry[2], redis.call('HGET', KEYS[2], id) or '' }
 end
 

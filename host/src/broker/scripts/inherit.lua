@@ -18,8 +18,14 @@
 --
 -- Who holds an entry had it last. So what a dead host's tenure holds stays there: whoever owns the
 -- stream next, should this owner die as well, still sees under whom it was in flight.
--- Among the deaths, 1 says that an entry was put to run alone, 2 that this killed a host; the suspects
--- say since which tenure. If that turns out to have outlived its lease, the next death is the first.
+-- Among the deaths it is noted how an entry runs that was put to run alone:
+--   1  first in its host, or after its host had died with it alone
+--   2  not any more: its host died in that, and it is to be buried
+--   3  after others in the same host
+--   4  not yet again: its host died in that; the next time is the last
+-- A host that is killed for another reason, again and again, dies in the turn of whoever has it then, and
+-- who had others before it need not be to blame. The suspects say since which tenure an entry is one. If
+-- that turns out to have outlived its lease, the next death is the first.
 -- One that waits without a time, as if the sorted set had been deleted, is taken over as well.
 local group, tenure, waiting, field = ARGV[1], ARGV[2], ARGV[3], ARGV[6]
 if redis.call('GET', KEYS[3]) ~= tenure then return 0 end
@@ -36,12 +42,17 @@ end
 
 local function judge(id, holder)
   local deaths = tonumber(redis.call('HGET', KEYS[4], id) or 0)
-  if deaths > 1 then return 'condemned' end
+  if deaths == 2 then return 'condemned' end
   if holder == tenure then return 'held' end
   local fate = fates[holder]
   if deaths == 0 then return fate and 'suspect' or 'held' end
-  if not fate then return 'suspect' end
+  if not fate or deaths == 4 then return 'suspect' end
   if fate == 'unknown' then return 'doubted' end
+  if deaths == 3 then
+    redis.call('HSET', KEYS[4], id, 4)
+    redis.call('HSET', KEYS[5], id, holder)
+    return 'suspect'
+  end
   local since = redis.call('HGET', KEYS[5], id)
   local first = not since and 'died' or fates[since]
   if first == 'unknown' then return 'doubted' end
