@@ -186,6 +186,17 @@ fn without_memory_what_writes_nothing_goes_on_and_what_does_is_not_acknowledged(
 }
 
 #[test]
+fn while_nothing_can_be_settled_little_is_read_and_the_rest_goes_on_once_it_can() {
+    let (_server, mut redis, host, ids) = in_mid_work(Options::default(), 3000);
+    redis.tell("CONFIG SET maxmemory 1");
+    eventually("it cannot settle", || host.log().contains("OOM"));
+    // A hundred that wait, as many as it may have in hand, and the last read.
+    never(Duration::from_secs(3), "it reads on", || redis.pending("in", "h") > 100 + 2 * 16);
+    redis.tell("CONFIG SET maxmemory 0");
+    the_sums_hold(&mut redis, ids);
+}
+
+#[test]
 fn credentials_that_are_rotated_in_mid_work_cost_no_attempt() {
     let server = Server::with(Options { tcp: true, ..Options::default() });
     let mut redis = server.client();
@@ -233,7 +244,7 @@ fn a_mended_key_costs_nothing(key: &str, fields: &[(&str, &str)], attempt: &str)
     redis.tell(&format!("SET {key} text"));
     let mut ids = redis.add_many(400, "in", fields);
     eventually("it names the key", || host.log().contains(key));
-    eventually("all are in hand", || redis.pending("in", "h") == ids.len());
+    eventually("many are in hand", || redis.pending("in", "h") >= 100);
     never(Duration::from_secs(2), "it says so in a flood", || {
         let lines = host.log();
         let told = lines.lines().filter(|line| line.contains(key)).count();

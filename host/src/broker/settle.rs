@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Pipeline, RedisError, RedisResult, Value};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use super::call::{Call, Cost, Item, Kind, Progress};
@@ -48,12 +48,21 @@ const FORBIDDEN_WAIT: Duration = Duration::from_secs(30);
 pub struct Settler {
     queue: mpsc::Sender<Item>,
     room: Arc<Semaphore>,
+    /// How many settlements Redis refuses for now.
+    behind: watch::Receiver<usize>,
 }
 
 impl Settler {
     /// One whose deliveries go to whoever empties this queue, and gives the room back.
     pub(super) fn to(queue: mpsc::Sender<Item>, room: Arc<Semaphore>) -> Self {
-        Self { queue, room }
+        let (_, behind) = watch::channel(0);
+        Self { queue, room, behind }
+    }
+
+    /// Waits until Redis refuses fewer settlements than this, for whatever passes by itself.
+    pub async fn is_behind_by_less_than(&self, most: usize) {
+        // Without anyone who settles there is nothing to wait for.
+        let _ = self.behind.clone().wait_for(|behind| *behind < most).await;
     }
 
     /// Takes over the duty to settle a delivery that no plugin saw.
@@ -100,6 +109,7 @@ struct Clerk {
     ledger: Ledger,
     durable: Option<Durable>,
     forbidden: Forbidden,
+    behind: watch::Sender<usize>,
     /// Whether a person was told that settlements have to wait: once for each time that they do.
     complained: bool,
     settling: Symptom,
@@ -124,7 +134,8 @@ pub(super) fn open(
 ) -> (Settler, impl Future<Output = ()> + Send + 'static) {
     let (sender, receiver) = mpsc::channel(QUEUE);
     let ledger = Ledger::new(post.clone());
-    let settler = Settler { queue: sender, room: ledger.room.clone() };
+    let (telling, behind) = watch::channel(0);
+    let settler = Settler { queue: sender, room: ledger.room.clone(), behind };
     let (durable, witnessing) = match witness {
         Some(witness) => {
             let (durable, work) = witness.open(ledger.clone());
@@ -134,7 +145,8 @@ pub(super) fn open(
     };
     let forbidden = Forbidden::default();
     let settling = post.figures.health.part(Part::Duty);
-    let clerk = Clerk { post, ledger, durable, forbidden, complained: false, settling };
+    let clerk =
+        Clerk { post, ledger, durable, forbidden, behind: telling, complained: false, settling };
     let work = async move {
         let witnessing = async {
             if let Some(work) = witnessing {
@@ -169,6 +181,9 @@ impl Clerk {
                     ask_at = Instant::now() + patience.next();
                 }
             }
+            // One that is refused by itself, such as a letter, says nothing about the others.
+            let behind = stuck.iter().filter(|item| item.progress == Progress::Due).count();
+            self.behind.send_if_modified(|told| std::mem::replace(told, behind) != behind);
             if self.forbidden.items.is_empty() && !self.forbidden.told.is_empty() {
                 let streams = std::mem::take(&mut self.forbidden.told);
                 self.forbidden.symptom = None;

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -40,6 +41,10 @@ const LAST_READ: Duration = Duration::from_secs(1);
 
 /// However short the grace, settlements get this long to be written.
 const WRITE: Duration = Duration::from_secs(2);
+
+/// As many results may wait for Redis to take them before nothing more is read, or as many as there are
+/// slots: where only some messages write anything, the others go on for a while.
+const BEHIND_AT_LEAST: usize = 100;
 
 /// A handler at work.
 #[derive(Clone)]
@@ -93,7 +98,7 @@ impl Dispatch {
             let mut free = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
-                free = slots.gather(self.slots()) => free,
+                free = self.ready(&mut slots, settler) => free,
             };
             let Some(most) = self.admit(breaker, free.num_permits()).await else { return };
             let deliveries = tokio::select! {
@@ -121,6 +126,14 @@ impl Dispatch {
                 queue.push(admitted);
             }
         }
+    }
+
+    /// Takes slots for a read, once what was handled can be settled well enough.
+    async fn ready(&self, slots: &mut Slots, settler: &Settler) -> OwnedSemaphorePermit {
+        let count = self.slots();
+        let free = slots.gather(count).await;
+        settler.is_behind_by_less_than(count.max(BEHIND_AT_LEAST)).await;
+        free
     }
 
     /// How many messages the circuit lets through, once it does; `None` when a stop is requested first.
