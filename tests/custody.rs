@@ -104,6 +104,11 @@ fn a_message_that_kills_its_host_twice_is_buried_and_its_mates_are_handled() {
     host.start_again();
     eventually("the culprit runs again", || host.log().contains("culprit"));
     assert_eq!((begun(&host), redis.length("out")), (1, 0), "first, and nothing runs beside it");
+    let status = |arguments: &[&str]| {
+        Setup::new(&server, PROBE).command(arguments).finish().expect(0).stdout
+    };
+    assert!(status(&["status", "--json"]).contains("\"suspected\": 1"));
+    assert!(status(&["status"]).contains("suspected of having killed a host: 1 message;"));
     host.kill();
     host.start_again();
     let letter = redis.wait_first(DEAD);

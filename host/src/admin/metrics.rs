@@ -64,7 +64,7 @@ const OUTCOMES: [Outcome; 6] = [
 type Known = (&'static str, &'static str, fn(&HandlerStatus) -> Option<f64>);
 
 /// What Redis says of a group.
-const KNOWN: [Known; 9] = [
+const KNOWN: [Known; 10] = [
     ("tidegate_stream_length", "Entries on the stream.", |s| count(s.length)),
     ("tidegate_lag", "Entries that the group has not read.", |s| count(s.unread)),
     (
@@ -80,6 +80,11 @@ const KNOWN: [Known; 9] = [
     ("tidegate_retries_waiting", "Entries that wait for another attempt.", |s| {
         count(s.retries_waiting)
     }),
+    (
+        "tidegate_suspected",
+        "Entries that run apart from all others, or have, since a host died with them in flight.",
+        |s| count(s.suspected),
+    ),
     ("tidegate_delayed", "Entries that are to appear on the stream later.", |s| count(s.delayed)),
     (
         "tidegate_dead_letters",

@@ -143,6 +143,7 @@ impl GroupStatus {
         self.oldest_unread = self.oldest_unread.max(other.oldest_unread);
         self.pending += other.pending;
         self.retries_waiting += other.retries_waiting;
+        self.suspected += other.suspected;
         self.next_retry = self.next_retry.into_iter().chain(other.next_retry).min();
         self.hosts.extend(other.hosts);
         self

@@ -34,6 +34,8 @@ pub struct GroupStatus {
     /// In how many milliseconds the first of these is due.
     #[serde(rename = "next-retry-ms")]
     pub next_retry: Option<u64>,
+    /// Entries that run apart from all others, or have, since a host died with them in flight.
+    pub suspected: u64,
     /// Dead letters of the handler's dead-letter stream.
     pub dead: u64,
     /// The host that owns the stream, where order is kept and one does.
@@ -98,7 +100,7 @@ impl Broker {
         asking.cmd("ZCARD").arg(delayed(stream)).cmd("XLEN").arg(&*handler.dead_letter);
         let after = format!("({}", row.text("last-delivered-id").unwrap_or_default());
         asking.cmd("XRANGE").arg(stream).arg(after).arg("+").arg("COUNT").arg(1);
-        asking.cmd("GET").arg(&keys.lease);
+        asking.cmd("GET").arg(&keys.lease).cmd("HKEYS").arg(&keys.deaths);
         for host in &hosts {
             asking.cmd("GET").arg(shown.live(&host.name));
         }
@@ -125,6 +127,7 @@ impl Broker {
         status.lag = counted.or_else(|| unread.is_empty().then_some(0));
         status.oldest_unread = unread.first().map(|entry| now.saturating_sub(entry.id.millis));
         status.owner = reply::text("GET", answer()).ok().map(|tenure| bearer(&tenure).to_owned());
+        status.suspected = reply::array("HKEYS", answer())?.len() as u64;
         // One that was never read as is known only for as long as it lives.
         let hosts = hosts.into_iter().map(|host| HostStatus { sign: sign(&answer()), ..host });
         status.hosts = hosts.filter(|host| host.idle.is_some() || host.sign.is_some()).collect();

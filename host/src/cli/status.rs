@@ -78,8 +78,9 @@ impl Status {
             tables.push_str(&print::table(&HOST_COLUMNS, hosts));
         }
         let refusals = self.handlers.iter().flat_map(HandlerStatus::changes);
-        let notes: Vec<_> =
-            self.handlers.iter().flat_map(HandlerStatus::troubles).chain(refusals).collect();
+        let suspects = self.handlers.iter().filter_map(HandlerStatus::suspects);
+        let troubles = self.handlers.iter().flat_map(HandlerStatus::troubles);
+        let notes: Vec<_> = suspects.chain(troubles).chain(refusals).collect();
         if !notes.is_empty() {
             tables.push('\n');
             notes.iter().for_each(|line| tables.push_str(line));
@@ -156,6 +157,17 @@ impl HandlerStatus {
     fn telling(&self) -> impl Iterator<Item = (&String, &Sign)> {
         let hosts = self.hosts.iter().filter_map(|host| Some((&host.name, host.sign.as_ref()?)));
         hosts.filter(|_| self.shard.is_none_or(|index| index == 0))
+    }
+
+    /// How many messages may have killed their hosts, if any.
+    fn suspects(&self) -> Option<String> {
+        let count = self.suspected.filter(|count| *count > 0)?;
+        Some(format!(
+            "{}, {}: suspected of having killed a host: {}; see `tidegate pending`\n",
+            self.handler,
+            self.source(),
+            print::count(count, "message")
+        ))
     }
 
     /// Which hosts' circuits are open, and what Redis refused them, a line each.

@@ -59,6 +59,8 @@ pub struct HandlerStatus {
     pub retries_waiting: Option<u64>,
     /// When the first of them is due.
     pub next_retry_ms: Option<u64>,
+    /// Entries that run apart from all others, or have, since a host died with them in flight.
+    pub suspected: Option<u64>,
     /// Entries that are to appear on the stream later.
     pub delayed: Option<u64>,
     /// Where messages go that are given up.
@@ -159,6 +161,7 @@ impl HandlerStatus {
             pending: group.map(|group| group.pending),
             retries_waiting: group.map(|group| group.retries_waiting),
             next_retry_ms: group.and_then(|group| group.next_retry),
+            suspected: group.map(|group| group.suspected),
             delayed: group.map(|group| group.delayed),
             dead_letter: of_stream(&handler.dead_letter),
             dead: group.map(|group| group.dead),
