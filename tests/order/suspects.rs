@@ -241,3 +241,34 @@ fn nobody_is_buried_before_it_is_known_that_its_host_died_and_only_its_key_waits
     assert!(!second.log().contains("culprit"));
     redis.wait_settled("in", "h");
 }
+
+#[test]
+fn one_whose_dead_letter_is_refused_is_not_run_again_and_is_buried_once_it_can_be() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let mut host = Host::start(&server, ORDERED);
+    let culprit = culprit(&mut redis, "in");
+    let behind = work(&mut redis, "in", "c", "0");
+    eventually("it is in flight", || host.log().contains("culprit"));
+    host.kill();
+    host.start_again();
+    eventually("it runs alone", || host.log().contains("culprit"));
+    host.kill();
+    redis.tell("SET {in}:dead text");
+    host.start_again();
+    eventually("the dead letter is refused", || host.log().contains("refuses the settlement"));
+    let other = work(&mut redis, "in", "b", "0");
+    assert_eq!(redis.wait_first("out").get("id"), other, "only its key waits");
+    // It is tried to be buried again every second.
+    never(Duration::from_secs(4), "it runs again", || host.log().contains("culprit"));
+    host.kill();
+    host.start_again();
+    never(Duration::from_secs(2), "the next host runs it", || host.log().contains("culprit"));
+    redis.tell("DEL {in}:dead");
+    let letter = redis.wait_first("{in}:dead");
+    assert_eq!(letter.get("tidegate.id"), culprit);
+    assert_eq!(letter.get("tidegate.reason"), "trap");
+    assert_eq!(redis.wait_for(2, "out")[1].get("id"), behind);
+    redis.wait_settled("in", "h");
+    eventually("nothing is kept of it", || !redis.exists(DEATHS));
+}

@@ -138,6 +138,11 @@ impl Lanes {
         self.lock().move_to(id, Stage::Suspected);
     }
 
+    /// Has nobody have a head for now.
+    pub(super) fn withhold(&self, id: &MessageId) {
+        self.lock().move_to(id, Stage::Withheld);
+    }
+
     /// How many heads are to run alone.
     pub(super) fn suspects(&self) -> usize {
         self.lock().suspected.len()

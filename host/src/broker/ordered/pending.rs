@@ -207,12 +207,25 @@ impl Ordered {
         Ok(())
     }
 
-    /// Fetches messages that are pending, and lets those pass that are not any more.
+    /// Fetches messages that are pending, and lets those pass that are not any more; the condemned are buried.
     pub(super) async fn fetch(
         &mut self,
         ids: &[MessageId],
         terms: Terms,
     ) -> Result<Vec<Delivery>, ReadError> {
+        let (found, condemned) = self.fetch_unless_condemned(ids, terms).await?;
+        if !condemned.is_empty() {
+            self.condemn(&condemned).await?;
+        }
+        Ok(found)
+    }
+
+    /// As [`Self::fetch`], but gives the condemned as well, which it leaves as they are.
+    pub(super) async fn fetch_unless_condemned(
+        &mut self,
+        ids: &[MessageId],
+        terms: Terms,
+    ) -> Result<(Vec<Delivery>, Vec<MessageId>), ReadError> {
         let keys = &self.post.keys;
         let names = [&keys.stream, &keys.failures, &keys.waiting, &keys.lease];
         let names = [&names[..], &[&keys.deaths, &keys.suspects]].concat();
@@ -230,7 +243,7 @@ impl Ordered {
         }
         let answer = self.post.link.query(&fetching).await;
         let answer = answer.inspect_err(|_| self.portion.failed(ids.len()))?;
-        let Some(lists) = self.unless_over(answer) else { return Ok(Vec::new()) };
+        let Some(lists) = self.unless_over(answer) else { return Ok(Default::default()) };
         let mut lists = reply::array("fetch.lua", lists)?.into_iter();
         let mut list = || reply::array("fetch.lua", lists.next().unwrap_or_default());
         let found = list()?
@@ -240,11 +253,17 @@ impl Ordered {
         for id in list()? {
             self.claims.bury(reply::id("fetch.lua", &id)?);
         }
+        let condemned = list()?;
+        let condemned = condemned.iter().map(|id| reply::id("fetch.lua", id));
+        let condemned = condemned.collect::<Result<Vec<_>, _>>()?;
         let again = found.iter().filter(|delivery| delivery.attempt > Attempt::FIRST).count();
         add(&self.post.figures.redelivered, again);
-        let gone = ids.iter().filter(|id| !found.iter().any(|found| found.message.id == **id));
+        let stays = |id: &&MessageId| {
+            condemned.contains(id) || found.iter().any(|found| found.message.id == **id)
+        };
+        let gone = ids.iter().filter(|id| !stays(id));
         self.lanes.settled(gone.map(|id| (*id, After::Next)), || {});
-        Ok(found)
+        Ok((found, condemned))
     }
 
     /// How far the group has read.

@@ -92,7 +92,9 @@ impl Ordered {
     /// Buries what killed its host while it ran alone.
     pub(super) async fn condemn(&mut self, ids: &[MessageId]) -> Result<(), ReadError> {
         self.has_notes = true;
-        for delivery in self.fetch(ids, Terms::Dead).await? {
+        // Should this fail, nobody may have them but for their burial.
+        ids.iter().for_each(|id| self.lanes.withhold(id));
+        for delivery in self.fetch_unless_condemned(ids, Terms::Dead).await?.0 {
             tracing::error!(handler = %self.post.handler.name, stream = %self.post.handler.stream,
                 message_id = %delivery.message.id,
                 "its host died again while it was in flight alone; burying it");

@@ -8,13 +8,13 @@
 --            flight before, for whoever finds them when their host has died
 --   'first'  likewise, the first that runs alone in its host
 --   'dead'   entries that are to be buried
--- Gives two lists: the entries, each as {id, fields, recorded failures or ''}, and the
--- ids whose bodies were trimmed; those stay pending, to be buried. An entry in neither
--- is not pending any more.
+-- Gives three lists: the entries, each as {id, fields, recorded failures or ''}; the ids whose
+-- bodies were trimmed, which stay pending, to be buried; and those that are condemned, which are
+-- left as they are and run on no terms. An entry in none of them is not pending any more.
 -- Gives 0 if the tenure is over: then nothing was done.
 local group, tenure, waiting, terms = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if redis.call('GET', KEYS[4]) ~= tenure then return 0 end
-local fetched, trimmed = {}, {}
+local fetched, trimmed, condemned = {}, {}, {}
 
 local function note(id, holder)
   local before = redis.call('HGET', KEYS[5], id)
@@ -27,6 +27,11 @@ local function fetch(id, holder)
   local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
   if not entry then
     trimmed[#trimmed + 1] = id
+    return
+  end
+  -- Also one that waits, as its dead letter was refused.
+  if terms ~= 'dead' and redis.call('HGET', KEYS[5], id) == '2' then
+    condemned[#condemned + 1] = id
     return
   end
   if holder ~= tenure then redis.call('XCLAIM', KEYS[1], group, tenure, 0, id, 'JUSTID') end
@@ -46,4 +51,4 @@ for at = 5, #ARGV do
     redis.call('HDEL', KEYS[2], id)
   end
 end
-return { fetched, trimmed }
+return { fetched, trimmed, condemned }
