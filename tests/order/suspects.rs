@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::harness::{Host, Redis, Running, Server, eventually, never, within};
+use super::harness::{Host, Options, Redis, Running, Server, eventually, never, within};
 use super::{ORDERED, all_in_order, named, owner};
 
 const DEATHS: &str = "tidegate:{in}:deaths:in:h";
@@ -271,4 +271,30 @@ fn one_whose_dead_letter_is_refused_is_not_run_again_and_is_buried_once_it_can_b
     assert_eq!(redis.wait_for(2, "out")[1].get("id"), behind);
     redis.wait_settled("in", "h");
     eventually("nothing is kept of it", || !redis.exists(DEATHS));
+}
+
+#[test]
+fn one_that_was_to_run_alone_and_did_not_get_to_it_is_suspected_still() {
+    let server = Server::with(Options { tcp: true, ..Options::default() });
+    let mut redis = server.client();
+    redis.tell("ACL SETUSER app on >pw ~* &* +@all");
+    let manifest = format!("{ORDERED}dedupe = {{ key = \"data\", window = \"1h\" }}\n");
+    let mut host = Host::at(&format!("redis://app:pw@127.0.0.1:{}", server.port), &manifest);
+    let culprit = culprit(&mut redis, "in");
+    eventually("it is in flight", || host.log().contains("culprit"));
+    host.kill();
+    // Whether it is a repeat cannot be asked: it is fetched in vain.
+    let others = "~tidegate:{in}:[^s]* ~tidegate:{in}:suspects* ~tidegate:{in}:shards*";
+    redis.tell(&format!("ACL SETUSER app resetkeys ~in ~out ~{{in}}:dead ~tidegate:{{d* {others}"));
+    host.start_again();
+    eventually("it is fetched", || redis.exists(DEATHS) && host.log().contains("cannot read"));
+    never(Duration::from_secs(3), "it is forgiven", || !redis.exists(DEATHS));
+    redis.tell("ACL SETUSER app ~*");
+    eventually("it runs", || host.log().contains("culprit"));
+    work(&mut redis, "in", "b", "0");
+    never(Duration::from_secs(1), "anything runs beside it", || begun(&host) > 1);
+    host.kill();
+    host.start_again();
+    assert_eq!(redis.wait_first("{in}:dead").get("tidegate.id"), culprit);
+    redis.wait_settled("in", "h");
 }

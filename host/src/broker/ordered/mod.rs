@@ -225,7 +225,7 @@ impl Ordered {
             Some(suspect) => vec![suspect],
             None => self.beside_others(allowed).await?,
         };
-        let found = self.post.without_repeats(found).await?;
+        let found = self.post.without_repeats(found).await.inspect_err(|_| self.put_back())?;
         if let Some(meter) = &mut self.meter {
             let used = found.iter().filter(|one| self.post.handler.filter.accepts(&one.message));
             meter.unused = meter.unused.saturating_sub(used.count());

@@ -47,6 +47,13 @@ impl Ordered {
         Ok(())
     }
 
+    /// Takes back the one that was to run alone and did not: nothing is known of it that was not before.
+    pub(super) fn put_back(&mut self) {
+        if let Some(id) = self.running.take() {
+            self.lanes.suspect(&id);
+        }
+    }
+
     /// Lets all others have their turn, unless a suspect still runs.
     pub(super) fn go_among_others(&self) {
         if self.running.is_none() {

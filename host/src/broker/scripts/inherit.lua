@@ -9,7 +9,8 @@
 --   `waiting`    it waits for another attempt, and still does
 --   `trimmed`    its body is gone; left as it is, to be buried
 --   `suspect`    first of its key, it may have been in flight when its host died, or it is to run
---                alone again; left with that tenure until it is fetched
+--                alone again, as also one that the tenure put to that and that did not get to it; left
+--                with whose it is until it is fetched
 --   `doubted`    it ran alone, and it is not known yet whether its host died, or the one before; left
 --                with that tenure
 --   `condemned`  its host died while it ran alone, after another had; left as it is, to be buried
@@ -43,7 +44,7 @@ end
 local function judge(id, holder)
   local deaths = tonumber(redis.call('HGET', KEYS[4], id) or 0)
   if deaths == 2 then return 'condemned' end
-  if holder == tenure then return 'held' end
+  if holder == tenure then return deaths > 0 and 'suspect' or 'held' end
   local fate = fates[holder]
   if deaths == 0 then return fate and 'suspect' or 'held' end
   if not fate or deaths == 4 then return 'suspect' end
