@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::harness::{Host, Options, Redis, Running, Server, eventually, never, within};
 use super::{ORDERED, all_in_order, named, owner};
 
-const DEATHS: &str = "tidegate:{in}:deaths:in:h";
+const DEATHS: &str = "tidegate:{in}:alone:in:h";
 
 fn begun(host: &Host) -> usize {
     host.log().matches("begun").count()
@@ -297,4 +297,19 @@ fn one_that_was_to_run_alone_and_did_not_get_to_it_is_suspected_still() {
     host.start_again();
     assert_eq!(redis.wait_first("{in}:dead").get("tidegate.id"), culprit);
     redis.wait_settled("in", "h");
+}
+
+#[test]
+fn what_was_noted_before_order_was_kept_condemns_nobody() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let id = work(&mut redis, "in", "a", "0");
+    redis.tell("XGROUP CREATE in h 0");
+    redis.tell("XREADGROUP GROUP h gone COUNT 1 STREAMS in >");
+    // As a host notes it that dies with the message, and runs the handler without `order-by`.
+    redis.tell(&format!("HSET tidegate:{{in}}:deaths:in:h {id} 2"));
+    let _host = Host::start(&server, ORDERED);
+    assert_eq!(redis.wait_first("out").get("id"), id);
+    redis.wait_settled("in", "h");
+    assert_eq!(redis.length("{in}:dead"), 0);
 }

@@ -118,7 +118,7 @@ impl Broker {
         &self,
         handler: &Handler,
     ) -> Result<Option<GroupStatus>, BrokerError> {
-        let keys = Keys::new(&handler.stream, &handler.group);
+        let keys = Keys::of(handler);
         let answer = self.link.query(redis::cmd("HGETALL").arg(&keys.broadcast)).await;
         let failed = |source| self.failed(format!("inspect stream `{}`", handler.stream), source);
         let mut members = seen(answer.map_err(failed)?)?;

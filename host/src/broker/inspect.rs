@@ -68,9 +68,7 @@ impl Broker {
     /// When Redis does not answer, or the key is not a stream.
     pub async fn inspect(&self, handler: &Handler) -> Result<Option<GroupStatus>, BrokerError> {
         match handler.supply {
-            Supply::Group => {
-                self.inspect_group(handler, &Keys::new(&handler.stream, &handler.group)).await
-            }
+            Supply::Group => self.inspect_group(handler, &Keys::of(handler)).await,
             Supply::Broadcast => self.inspect_broadcast(handler).await,
             Supply::Channel => Ok(None),
         }

@@ -1,7 +1,7 @@
 //! The names of the keys that Tidegate makes: all start with `tidegate:` and
 //! share their stream's slot, so that one script can reach them together.
 
-use crate::manifest::hash_tag;
+use crate::manifest::{Handler, hash_tag};
 
 /// The consumer that owns entries waiting for their next attempt.
 ///
@@ -32,7 +32,8 @@ pub(super) struct Keys {
     pub paused: String,
     /// Hash: the digests of versions of the plugin that were taken back, each with who did and why.
     pub refused: String,
-    /// Hash: id → how often a host died while it was in flight; only of those put to run alone.
+    /// Hash: id → how it runs since a host died while it was in flight, as a number of `claim.lua`; only of
+    /// those that run apart. Where order is kept a hash of its own, as the numbers are those of `inherit.lua`.
     pub deaths: String,
     /// Hash: id → the tenure that it was in flight under when it was put to run alone, where order is kept.
     pub suspects: String,
@@ -57,6 +58,18 @@ pub(super) struct Keys {
 }
 
 impl Keys {
+    /// The keys of a handler's group.
+    pub(super) fn of(handler: &Handler) -> Self {
+        let keys = Self::new(&handler.stream, &handler.group);
+        if handler.order.is_none() {
+            return keys;
+        }
+        let tag = hash_tag(&handler.stream);
+        let deaths = format!("tidegate:{{{tag}}}:alone:{}:{}", handler.stream, handler.group);
+        Self { deaths, ..keys }
+    }
+
+    /// The keys of a group that are the same whether order is kept or not.
     pub(super) fn new(stream: &str, group: &str) -> Self {
         let tag = hash_tag(stream);
         let name = |kind: &str| format!("tidegate:{{{tag}}}:{kind}:{stream}:{group}");

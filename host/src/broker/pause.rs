@@ -110,7 +110,7 @@ impl Broker {
 
 fn paused_keys(handler: &Handler) -> impl Iterator<Item = String> {
     let streams = handler.on_each_stream().into_iter();
-    streams.map(|handler| Keys::new(&handler.stream, &handler.group).paused)
+    streams.map(|handler| Keys::of(&handler).paused)
 }
 
 impl Post {

@@ -84,7 +84,7 @@ impl Broker {
         idle: Duration,
     ) -> Result<Option<PendingEntries<'a>>, BrokerError> {
         let Some(end) = self.last_pending(handler).await? else { return Ok(None) };
-        let keys = Keys::new(&handler.stream, &handler.group);
+        let keys = Keys::of(handler);
         let alive = HashMap::new();
         Ok(Some(PendingEntries { broker: self, handler, keys, idle, after: None, end, alive }))
     }

@@ -80,7 +80,7 @@ impl Broker {
         Ok(Some(Replay {
             broker: self,
             handler,
-            keys: Keys::new(&handler.stream, &handler.group),
+            keys: Keys::of(handler),
             oldest,
             newest,
             from: from.to_string(),

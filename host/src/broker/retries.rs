@@ -71,7 +71,7 @@ impl Steered {
 impl Broker {
     /// The retries of a handler.
     pub fn retries<'a>(&'a self, handler: &'a Handler) -> Retries<'a> {
-        let keys = Keys::new(&handler.stream, &handler.group);
+        let keys = Keys::of(handler);
         Retries { broker: self, handler, keys }
     }
 }

@@ -124,7 +124,7 @@ impl Broker {
     ) -> Result<Shards, BrokerError> {
         self.wait_out(&stop, async || self.agree(handler).await).await?;
         let place = format!("put handler `{}` on stream `{}`", handler.name, handler.stream);
-        let keys = Keys::new(&handler.stream, &handler.group);
+        let keys = Keys::of(handler);
         let claiming = async || {
             let sign = Teller { serving: serving.clone(), figures: figures.clone() };
             let name = (handler.group.clone(), &*self.name);
@@ -132,9 +132,7 @@ impl Broker {
         };
         let presence = self.patiently(&place, &stop, claiming).await?;
         let on_each = handler.on_each_stream().into_iter();
-        let shards = on_each
-            .map(|handler| Shard { keys: Keys::new(&handler.stream, &handler.group), handler })
-            .collect();
+        let shards = on_each.map(|handler| Shard { keys: Keys::of(&handler), handler }).collect();
         let shards = Shards {
             link: self.link.clone(),
             connector: self.connector.clone(),

@@ -102,7 +102,7 @@ impl Broker {
             return Ok(self.listen(handler, figures, stop).await);
         }
         let place = format!("put handler `{}` on stream `{}`", handler.name, handler.stream);
-        let keys = Keys::new(&handler.stream, &handler.group);
+        let keys = Keys::of(handler);
         let link = self.link.clone();
         let claiming = async || {
             let sign = presence::Teller { serving: serving.clone(), figures: figures.clone() };
