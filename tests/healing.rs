@@ -271,6 +271,27 @@ fn a_key_of_our_own_that_is_of_another_type_is_named_once_and_costs_no_message_a
 }
 
 #[test]
+fn keys_of_an_ordered_stream_that_are_of_another_type_are_named_and_it_goes_on_once_they_are_mended()
+ {
+    for kind in ["lease", "tenures", "generation", "waiting", "failures", "alone", "suspects"] {
+        let server = Server::start();
+        let mut redis = server.client();
+        let key = format!("tidegate:{{in}}:{kind}:in:h");
+        redis.tell(&format!("RPUSH {key} x"));
+        let host = Host::start(&server, &format!("{PROBE}order-by = \"key\"\n"));
+        let fields = [("key", "a"), ("retry-until", "2"), ("emit", "out")];
+        let ids = redis.add_many(5, "in", &fields);
+        eventually("it names the key", || host.log().contains(&format!("{key} is a list")));
+        redis.tell(&format!("DEL {key}"));
+        within(MENDED, "every message is handled", || redis.length("out") >= ids.len());
+        redis.wait_settled("in", "h");
+        assert_eq!(redis.column("out", "id"), ids, "{kind}");
+        let generation: usize = redis.ask("GET tidegate:{in}:generation:in:h");
+        assert_eq!(generation, 1, "{kind}: one host, one tenure");
+    }
+}
+
+#[test]
 fn a_host_that_cannot_show_itself_names_the_key_and_is_seen_again_once_it_is_mended() {
     let server = Server::start();
     let mut redis = server.client();

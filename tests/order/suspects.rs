@@ -300,6 +300,31 @@ fn one_that_was_to_run_alone_and_did_not_get_to_it_is_suspected_still() {
 }
 
 #[test]
+fn one_that_cannot_be_put_to_run_alone_is_not_noted_as_if_it_had_been() {
+    const SUSPECTS: &str = "tidegate:{in}:suspects:in:h";
+    const PAUSED: &str = "tidegate:{in}:paused:in:h";
+    let server = Server::start();
+    let mut redis = server.client();
+    let mut host = Host::start(&server, ORDERED);
+    let later = redis.add("in", &[("key", "w"), ("retry-after-ms", "3600000")]);
+    eventually("one waits", || redis.exists("tidegate:{in}:waiting:in:h"));
+    let culprit = culprit(&mut redis, "in");
+    eventually("another is in flight", || host.log().contains("culprit"));
+    host.kill();
+    redis.tell(&format!("SET {PAUSED} somebody"));
+    host.start_again();
+    eventually("it knows the suspect", || host.log().contains("when their host died"));
+    // What is noted of one keeps the notes of all.
+    redis.tell(&format!("HSET {DEATHS} {later} 1"));
+    redis.tell(&format!("SET {SUSPECTS} text"));
+    redis.tell(&format!("DEL {PAUSED}"));
+    eventually("it names the key", || host.log().contains(&format!("{SUSPECTS} is a string")));
+    assert_eq!(redis.ask::<Vec<String>>(&format!("HKEYS {DEATHS}")), [later]);
+    redis.tell(&format!("DEL {SUSPECTS}"));
+    assert_eq!(redis.wait_first("out").get("id"), culprit);
+}
+
+#[test]
 fn what_was_noted_before_order_was_kept_condemns_nobody() {
     let server = Server::start();
     let mut redis = server.client();

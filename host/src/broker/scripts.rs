@@ -106,6 +106,9 @@ impl Lua {
                 | Self::Register
                 | Self::Sign
                 | Self::Acquit
+                | Self::Lease
+                | Self::Inherit
+                | Self::Fetch
         );
         let hold = matches!(self, Self::Settle | Self::Delay | Self::Promote);
         let kinds = if kinds { include_str!("scripts/kinds.lua") } else { "" };

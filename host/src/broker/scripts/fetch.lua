@@ -13,6 +13,10 @@
 -- left as they are and run on no terms. An entry in none of them is not pending any more.
 -- Gives 0 if the tenure is over: then nothing was done.
 local group, tenure, waiting, terms = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+-- Before anything is written: half a note would condemn whom nobody had tried.
+local own = { [KEYS[2]] = 'hash', [KEYS[3]] = 'zset', [KEYS[4]] = 'string', [KEYS[5]] = 'hash', [KEYS[6]] = 'hash' }
+local odd = odd_key(own)
+if odd then return odd end
 if redis.call('GET', KEYS[4]) ~= tenure then return 0 end
 local fetched, trimmed, condemned = {}, {}, {}
 

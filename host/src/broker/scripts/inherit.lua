@@ -29,6 +29,8 @@
 -- that turns out to have outlived its lease, the next death is the first.
 -- One that waits without a time, as if the sorted set had been deleted, is taken over as well.
 local group, tenure, waiting, field = ARGV[1], ARGV[2], ARGV[3], ARGV[6]
+local odd = odd_key({ [KEYS[2]] = 'zset', [KEYS[3]] = 'string', [KEYS[4]] = 'hash', [KEYS[5]] = 'hash' })
+if odd then return odd end
 if redis.call('GET', KEYS[3]) ~= tenure then return 0 end
 
 local fates = {}
