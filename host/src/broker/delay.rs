@@ -12,7 +12,7 @@ use redis::{Cmd, RedisError, RedisResult};
 
 use super::call::{SCRIPT_BYTES, SCRIPT_VALUES, fields};
 use super::keys::{DELAYED_STREAMS, delayed};
-use super::link::Link;
+use super::link::{Line, Link};
 use super::scripts::Lua;
 use super::trouble::Trouble;
 use super::wake::Wake;
@@ -36,9 +36,11 @@ impl Delays {
         Self { link, wake: Wake::default() }
     }
 
-    /// Lets every host know where entries are about to be delayed; they may be written only after it.
+    /// Lets every host know where entries are about to be delayed; they may be written only after it, and on
+    /// the same line: another server may not have heard it.
     pub(super) async fn announce<'a>(
         &self,
+        line: &Line<'_>,
         delays: impl Iterator<Item = (&'a str, Duration)>,
     ) -> RedisResult<()> {
         let mut streams: Vec<&str> = Vec::new();
@@ -53,10 +55,10 @@ impl Delays {
         }
         let mut noting = Lua::Register.call(&[DELAYED_STREAMS]);
         noting.arg(streams);
-        match self.link.query(&noting).await {
+        match line.query(&noting).await {
             // It was taught them again by now.
             Err(error) if Trouble::of(&error) == Trouble::ScriptsGone => {
-                self.link.query(&noting).await.map(drop)
+                line.query(&noting).await.map(drop)
             }
             answer => answer.map(drop),
         }
@@ -143,10 +145,11 @@ impl Broker {
         let failed = |source: RedisError| {
             self.failed(format!("delay messages for stream `{stream}`"), source)
         };
-        self.delays.announce([(stream, delay)].into_iter()).await.map_err(failed)?;
+        let line = self.link.line().await.map_err(failed)?;
+        self.delays.announce(&line, [(stream, delay)].into_iter()).await.map_err(failed)?;
         let mut due = Vec::with_capacity(messages.len());
         for (call, count) in keeping(stream, delay, messages.iter().map(Vec::as_slice)) {
-            let at = self.link.query(&call).await.map_err(failed)?;
+            let at = line.query(&call).await.map_err(failed)?;
             let at = reply::integer("delay.lua", &at)?.max(0) as u64;
             due.extend(std::iter::repeat_n(at, count));
         }

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use super::call::Item;
 use super::lanes::After;
 use super::post::Post;
+use super::reign::Reign;
 use crate::figures::add;
 use crate::outcome::Settlement;
 
@@ -19,6 +20,8 @@ pub(super) struct Written {
     pub items: Vec<Item>,
     /// How many of them were acknowledged before, by whomever: the server only told their number.
     pub late: usize,
+    /// In which reign it did.
+    pub reign: Arc<Reign>,
 }
 
 /// Keeps the account of one handler's settlements.
@@ -36,7 +39,7 @@ impl Ledger {
 
     /// Counts what was written, tells whom it concerns, and lets go of it.
     pub(super) async fn close(&self, written: Written) {
-        let Written { items, late } = written;
+        let Written { items, late, .. } = written;
         if items.is_empty() {
             return;
         }

@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use super::BrokerError;
 use super::capability::{Abilities, Survey};
 use super::connect::{Backoff, Connector, Replies};
-use super::reign::Wire;
+use super::reign::{Reign, Wire};
 use super::scripts::Lua;
 use super::trouble::Trouble;
 use crate::shutdown::Stop;
@@ -40,6 +40,14 @@ pub(super) struct Link {
 struct Numbered {
     number: u64,
     connection: Wire,
+}
+
+/// One connection, held on to: what is asked on it is told to one server, or fails.
+///
+/// For requests of which the later are only right where the earlier were heard.
+pub(super) struct Line<'a> {
+    link: &'a Link,
+    now: Numbered,
 }
 
 #[derive(Default)]
@@ -91,11 +99,14 @@ impl Link {
         &self.abilities
     }
 
+    /// The connection there is now, or soon.
+    pub(super) async fn line(&self) -> RedisResult<Line<'_>> {
+        Ok(Line { link: self, now: self.connection().await? })
+    }
+
     /// Sends one command.
     pub(super) async fn query(&self, command: &Cmd) -> RedisResult<Value> {
-        let Numbered { number, mut connection } = self.connection().await?;
-        let reply = command.query_async(&mut connection).await;
-        self.judge(number, reply).await
+        self.line().await?.query(command).await
     }
 
     /// Sends commands together; each has its own answer, whatever became of the others.
@@ -107,38 +118,7 @@ impl Link {
             // The crate takes it for a mistake of the caller's.
             return Ok(Vec::new());
         }
-        let Numbered { number, mut connection } = self.connection().await?;
-        let replies: RedisResult<Vec<RedisResult<Value>>> =
-            commands.query_async(&mut connection).await;
-        let replies = self.judge(number, replies).await?;
-        let mut reacted = Vec::new();
-        for trouble in replies.iter().filter_map(|reply| reply.as_ref().err().map(Trouble::of)) {
-            if !reacted.contains(&trouble) {
-                self.react(number, trouble).await;
-                reacted.push(trouble);
-            }
-        }
-        Ok(replies)
-    }
-
-    async fn judge<T>(&self, number: u64, reply: RedisResult<T>) -> RedisResult<T> {
-        if let Err(error) = &reply {
-            self.react(number, Trouble::of(error)).await;
-        }
-        reply
-    }
-
-    /// Mends what a failed request shows to be broken, for whoever asks next.
-    async fn react(&self, number: u64, trouble: Trouble) {
-        if trouble.ends_connection() {
-            self.broken.number.fetch_max(number, std::sync::atomic::Ordering::Relaxed);
-            self.broken.told.notify_one();
-        } else if trouble == Trouble::ScriptsGone
-            && let Ok(mut current) = self.connection().await
-        {
-            // A failure shows again at the next request.
-            let _ = Lua::teach(&mut current.connection).await;
-        }
+        self.line().await?.pipeline(commands).await
     }
 
     async fn connection(&self) -> RedisResult<Numbered> {
@@ -149,6 +129,59 @@ impl Link {
         match waiting {
             Ok(Ok(now)) => now.clone().ok_or_else(away),
             Ok(Err(_)) | Err(_) => Err(away()),
+        }
+    }
+}
+
+impl Line<'_> {
+    /// In which reign it was opened.
+    pub(super) fn reign(&self) -> &Arc<Reign> {
+        self.now.connection.reign()
+    }
+
+    /// As [`Link::query`].
+    pub(super) async fn query(&self, command: &Cmd) -> RedisResult<Value> {
+        let reply = command.query_async(&mut self.now.connection.clone()).await;
+        self.judge(reply).await
+    }
+
+    /// As [`Link::pipeline`].
+    pub(super) async fn pipeline(
+        &self,
+        commands: &Pipeline,
+    ) -> RedisResult<Vec<RedisResult<Value>>> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let replies: RedisResult<Vec<RedisResult<Value>>> =
+            commands.query_async(&mut self.now.connection.clone()).await;
+        let replies = self.judge(replies).await?;
+        let mut reacted = Vec::new();
+        for trouble in replies.iter().filter_map(|reply| reply.as_ref().err().map(Trouble::of)) {
+            if !reacted.contains(&trouble) {
+                self.react(trouble).await;
+                reacted.push(trouble);
+            }
+        }
+        Ok(replies)
+    }
+
+    async fn judge<T>(&self, reply: RedisResult<T>) -> RedisResult<T> {
+        if let Err(error) = &reply {
+            self.react(Trouble::of(error)).await;
+        }
+        reply
+    }
+
+    /// Mends what a failed request shows to be broken, for whoever asks next.
+    async fn react(&self, trouble: Trouble) {
+        let Self { link, now } = self;
+        if trouble.ends_connection() {
+            link.broken.number.fetch_max(now.number, std::sync::atomic::Ordering::Relaxed);
+            link.broken.told.notify_one();
+        } else if trouble == Trouble::ScriptsGone {
+            // A failure shows again at the next request.
+            let _ = Lua::teach(&mut now.connection.clone()).await;
         }
     }
 }

@@ -198,7 +198,8 @@ impl Promoter {
         }
         let streams: Vec<String> = lost.keys().cloned().collect();
         self.targets.extend(lost);
-        self.delays.announce(streams.iter().map(|stream| (&**stream, SELDOM))).await?;
+        let line = self.delays.link.line().await?;
+        self.delays.announce(&line, streams.iter().map(|stream| (&**stream, SELDOM))).await?;
         tracing::warn!(
             key = DELAYED_STREAMS,
             ?streams,

@@ -19,6 +19,7 @@ use super::connect::Backoff;
 use super::durability::{Durable, Witness};
 use super::ledger::{Ledger, WAITING_BYTES, Written, bytes};
 use super::post::Post;
+use super::reign::Reign;
 use super::trouble::Trouble;
 use crate::health::{Part, Symptom};
 use crate::manifest::Digest;
@@ -224,23 +225,29 @@ impl Clerk {
         again
     }
 
-    async fn send(&self, calls: &[Call]) -> Vec<RedisResult<Value>> {
-        let announced = self.post.delays.announce(calls.iter().flat_map(Call::delays)).await;
+    /// The answers to calls, all of one server, and in which reign they were given.
+    async fn send(&self, calls: &[Call]) -> Vec<RedisResult<(Value, Arc<Reign>)>> {
+        let line = match self.post.link.line().await {
+            Ok(line) => line,
+            Err(error) => return calls.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let delays = calls.iter().flat_map(Call::delays);
+        let announced = self.post.delays.announce(&line, delays).await;
         let may_go = |call: &Call| announced.is_ok() || call.delays().next().is_none();
         let mut pipeline = Pipeline::with_capacity(calls.len());
         pipeline.ignore_errors();
         for command in calls.iter().filter(|call| may_go(call)).flat_map(|call| &call.commands) {
             pipeline.add_command(command.clone());
         }
-        let mut replies = match self.post.link.pipeline(&pipeline).await {
+        let mut replies = match line.pipeline(&pipeline).await {
             Ok(replies) => replies.into_iter(),
             Err(error) => return calls.iter().map(|_| Err(error.clone())).collect(),
         };
-        let answer = |call: &Call| match &announced {
+        let mut answer = |call: &Call| match &announced {
             Err(error) if !may_go(call) => Err(error.clone()),
             Ok(()) | Err(_) => call.answer(replies.by_ref().take(call.commands.len()).collect()),
         };
-        calls.iter().map(answer).collect()
+        calls.iter().map(|call| Ok((answer(call)?, line.reign().clone()))).collect()
     }
 
     /// What a refused call means for the settlements it carried.
@@ -379,12 +386,12 @@ impl Clerk {
     }
 
     /// Takes in the answer to a call; gives back what is to be settled otherwise.
-    async fn conclude(&mut self, call: Call, reply: Value) -> Vec<Item> {
+    async fn conclude(&mut self, call: Call, (reply, reign): (Value, Arc<Reign>)) -> Vec<Item> {
         let Call { kind, items, .. } = call;
         let statuses = match (kind, reply) {
             (Kind::Counted, Value::Int(count)) => {
                 let late = items.len().saturating_sub(count.max(0) as usize);
-                self.written(Written { items, late }).await;
+                self.written(Written { items, late, reign }).await;
                 return Vec::new();
             }
             (Kind::Each | Kind::Deleted, Value::Array(statuses)) => statuses,
@@ -414,7 +421,7 @@ impl Clerk {
         }
         self.ledger.repeated(repeats);
         self.ledger.supersede(void);
-        self.written(Written { items: written, late: 0 }).await;
+        self.written(Written { items: written, late: 0, reign }).await;
         again
     }
 

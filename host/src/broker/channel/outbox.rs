@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::super::call::{Item, fields};
 use super::super::delay::{Delays, asked, keeping};
 use super::super::ledger::{WAITING_BYTES, bytes};
-use super::super::link::Link;
+use super::super::link::{Line, Link};
 use super::super::settle::{BATCH, QUEUE, Settler};
 use super::super::trouble::Trouble;
 use crate::figures::{Figures, add};
@@ -65,9 +65,12 @@ impl Outbox {
     /// Writes the outputs of these messages, once; gives for each whether any was refused.
     async fn write(&mut self, items: &[Item]) -> Vec<bool> {
         let mut failed = vec![false; items.len()];
+        if outputs(items).next().is_none() {
+            return failed;
+        }
         let mut trouble = None;
-        let delays = items.iter().flat_map(Item::entries).filter_map(asked);
-        let announced = self.delays.announce(delays).await;
+        let link = self.link.clone();
+        let (line, announced) = self.announce(&link, items).await;
         let mut due = Vec::new();
         for (at, output) in outputs(items) {
             match (&announced, is_delayed(output)) {
@@ -82,7 +85,7 @@ impl Outbox {
             return failed;
         }
         for _ in 0..TRIES {
-            let replies = self.send(&due).await;
+            let replies = send(&line, &due).await;
             let mut untaught = Vec::new();
             for ((at, command), reply) in due.drain(..).zip(replies) {
                 match reply {
@@ -103,17 +106,21 @@ impl Outbox {
         failed
     }
 
-    async fn send(&self, commands: &[(usize, Cmd)]) -> Vec<RedisResult<Value>> {
-        if commands.is_empty() {
-            return Vec::new();
-        }
-        let mut pipeline = Pipeline::with_capacity(commands.len());
-        for (_, command) in commands {
-            pipeline.add_command(command.clone());
-        }
-        match self.link.pipeline(pipeline.ignore_errors()).await {
-            Ok(replies) => replies,
-            Err(error) => commands.iter().map(|_| Err(error.clone())).collect(),
+    /// Announces what these messages delay. Gives the line to write on as well: the same, if it was heard there.
+    async fn announce<'l>(
+        &self,
+        link: &'l Link,
+        items: &[Item],
+    ) -> (RedisResult<Line<'l>>, RedisResult<()>) {
+        let delays = items.iter().flat_map(Item::entries).filter_map(asked);
+        let delays: Vec<(&str, Duration)> = delays.collect();
+        let line = match link.line().await {
+            Ok(line) => line,
+            Err(error) => return (Err(error.clone()), Err(error)),
+        };
+        match self.delays.announce(&line, delays.into_iter()).await {
+            Ok(()) => (Ok(line), Ok(())),
+            Err(error) => (link.line().await, Err(error)),
         }
     }
 
@@ -150,6 +157,23 @@ impl Outbox {
             }
         }
         self.figures.acknowledged(waits.into_iter());
+    }
+}
+
+/// The answers to commands, each for itself.
+async fn send(line: &RedisResult<Line<'_>>, commands: &[(usize, Cmd)]) -> Vec<RedisResult<Value>> {
+    let mut pipeline = Pipeline::with_capacity(commands.len());
+    for (_, command) in commands {
+        pipeline.add_command(command.clone());
+    }
+    pipeline.ignore_errors();
+    let replies = match line {
+        Ok(line) => line.pipeline(&pipeline).await,
+        Err(error) => Err(error.clone()),
+    };
+    match replies {
+        Ok(replies) => replies,
+        Err(error) => commands.iter().map(|_| Err(error.clone())).collect(),
     }
 }
 
