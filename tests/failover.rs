@@ -8,8 +8,8 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use harness::{
-    Host, Options, Proxy, Redis, Running, Sentinel, Server, Setup, Watched, eventually, pair, role,
-    table, within,
+    Host, Options, Proxy, Redis, Running, Sentinel, Server, Setup, Watched, eventually, never,
+    pair, role, table, within,
 };
 
 const PROBE: &str = r#"
@@ -259,4 +259,28 @@ fn an_address_that_leads_to_two_servers_in_turn_is_told_of_with_the_remedy() {
         second.client().kill_others();
         host.log().contains("which has to lead to the primary alone")
     });
+}
+
+#[test]
+fn what_was_settled_without_a_witness_before_its_server_was_replaced_is_not_confirmed_by_the_next()
+{
+    let (first, second) = pair(Options::default());
+    let lines = vec![format!("replicaof 127.0.0.1 {}", second.port)];
+    let _third = Server::with(Options { tcp: true, lines, ..Options::default() });
+    let proxy = Proxy::before(&first);
+    let (mut redis, mut next) = (first.client(), second.client());
+    let host = Host::at(&proxy.url(), &format!("{PROBE}durability = \"replica\"\n"));
+    let ids = vec![redis.add("in", &[("sleep-ms", "2000"), ("emit", "out")])];
+    eventually("it is in hand", || redis.pending("in", "h") == 1);
+    redis.tell("SET mark text");
+    assert_eq!(redis.ask::<usize>("WAIT 1 5000"), 1, "the replica knows that it is");
+    // From here on the replica hears of nothing more, and then takes over.
+    next.tell("REPLICAOF NO ONE");
+    eventually("it is settled", || redis.length("out") == 1);
+    eventually("nobody confirms it", || host.log().contains("is not confirmed"));
+    proxy.lead_to(&second);
+    proxy.cut();
+    the_sums_hold(&second, ids);
+    eventually("one is counted", || next.sign("in", "h")["handled"] == 1);
+    never(Duration::from_secs(3), "another is", || next.sign("in", "h")["handled"] != 1);
 }

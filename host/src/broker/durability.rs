@@ -3,7 +3,7 @@
 //! The settlements themselves travel on the shared connection. The wait for them has a
 //! connection of its own, as it blocks whatever comes behind it. There a mark is written
 //! first: who waits for the mark waits for everything that was written before it,
-//! whichever connection carried it.
+//! whichever connection carried it, as long as both lead to the same server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,18 +115,22 @@ impl Witness {
     async fn work(mut self, mut queue: mpsc::Receiver<Written>, ledger: Ledger) {
         let mut batches = Vec::with_capacity(QUEUE);
         while queue.recv_many(&mut batches, QUEUE).await > 0 {
-            self.wait().await;
+            self.wait(&mut batches, &ledger).await;
             for written in batches.drain(..) {
                 ledger.close(written).await;
             }
         }
     }
 
-    /// Returns when everything written so far is where it should be; says once that it is not yet.
-    async fn wait(&mut self) {
+    /// Returns when all of these are where they should be; says once that they are not yet.
+    async fn wait(&mut self, batches: &mut Vec<Written>, ledger: &Ledger) {
         let mut backoff = Backoff::default();
         loop {
             let confirmed = self.ask().await;
+            self.give_up(batches, ledger);
+            if batches.is_empty() {
+                return;
+            }
             let handler = &self.post.handler.name;
             let first = backoff.is_fresh();
             match confirmed {
@@ -147,6 +151,17 @@ impl Witness {
                 Ok(false) | Err(_) => {}
             }
             sleep(backoff.next()).await;
+        }
+    }
+
+    /// Lets go of what was written to a server that is not worked with any more: the one that was asked
+    /// need not have it. What it does not have is pending there, and is handled again.
+    fn give_up(&self, batches: &mut Vec<Written>, ledger: &Ledger) {
+        for written in batches.extract_if(.., |written| written.reign.is_over()) {
+            tracing::warn!(handler = %self.post.handler.name, durability = self.wanted(),
+                count = written.items.len(), server = written.reign.place(),
+                "settled just before this server was replaced, and not confirmed; what was lost of it is handled again");
+            ledger.forsake(written.items);
         }
     }
 
