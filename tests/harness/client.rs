@@ -95,9 +95,19 @@ impl Redis {
     /// Runs a script.
     #[track_caller]
     pub fn run<T: FromRedisValue>(&mut self, script: &str, keys: &[&str], values: &[&str]) -> T {
+        self.attempt_run(script, keys, values).unwrap()
+    }
+
+    /// As [`Self::run`], for a script that may refuse.
+    pub fn attempt_run<T: FromRedisValue>(
+        &mut self,
+        script: &str,
+        keys: &[&str],
+        values: &[&str],
+    ) -> redis::RedisResult<T> {
         let mut command = redis::cmd("EVAL");
         command.arg(script).arg(keys.len()).arg(keys).arg(values);
-        command.query(&mut self.0).unwrap()
+        command.query(&mut self.0)
     }
 
     /// What the one host of a handler tells of itself; nothing while none does.
