@@ -8,7 +8,7 @@
 LOCKED ?=
 
 # Those that depend on what a server does.
-BROKER_TESTS = $(addprefix --test ,handling failing surviving outages failover admin connecting gates commands later custody settling scripts trimming healing operating replaying repeats everywhere order reaching model waiting quarantine steering)
+BROKER_TESTS = $(addprefix --test ,handling failing surviving outages failover admin connecting gates commands later custody settling scripts returning trimming healing operating replaying repeats everywhere order reaching model waiting quarantine steering)
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
