@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::ledger::Sent;
-use super::messages::{Fate, LABEL, Line, OUTPUTS, heard};
+use super::messages::{Fate, Kind, LABEL, Line, OUTPUTS, heard};
 use super::scenario::{Leftovers, Order, Repeats, SEATS, Scenario};
 use super::sums::Sums;
-use crate::harness::{Entry, Redis};
+use crate::harness::{Entry, Redis, millis};
 
 /// How long all that is left may take to be handled: signs of life end, idle entries are taken over.
 const DRAINED: Duration = Duration::from_secs(60);
@@ -17,6 +17,9 @@ const SHOWN: Duration = Duration::from_secs(20);
 
 /// How long consumers of hosts that are no more may take to be removed.
 const RETIRED: Duration = Duration::from_secs(100);
+
+/// A run with fewer messages has gone wrong itself.
+const FEWEST: usize = 1000;
 
 /// Keys that tell of hosts that run, and who owns what of an ordered stream.
 const OF_HOSTS: [&str; 6] =
@@ -59,8 +62,9 @@ pub fn lines(scenario: &Scenario) -> impl Iterator<Item = Line> {
 pub fn drain(scenario: &Scenario, redis: &mut Redis) -> (Duration, Vec<Violation>) {
     let began = Instant::now();
     loop {
-        let left: Vec<String> =
+        let mut left: Vec<String> =
             lines(scenario).filter_map(|line| unfinished(redis, line)).collect();
+        left.extend(delayed(redis));
         if left.is_empty() {
             return (began.elapsed(), Vec::new());
         }
@@ -92,6 +96,12 @@ fn unfinished(redis: &mut Redis, line: Line) -> Option<String> {
     })
 }
 
+/// Outputs that are not on their stream yet.
+fn delayed(redis: &mut Redis) -> Option<String> {
+    let count: usize = redis.ask("ZCARD tidegate:{out}:delayed:out");
+    (count > 0).then(|| format!("{count} delayed outputs"))
+}
+
 /// What waits for another attempt, and how often each has failed.
 pub fn keys(line: Line) -> (String, String) {
     let (stream, group) = (line.stream(), line.group());
@@ -101,6 +111,12 @@ pub fn keys(line: Line) -> (String, String) {
 
 impl Audit<'_> {
     pub fn run(&mut self) {
+        if self.ledger.iter().filter(|sent| sent.id.is_some()).count() < FEWEST {
+            self.report(
+                format!("fewer than {FEWEST} messages were confirmed: this shows nothing"),
+                None,
+            );
+        }
         self.confirmed_are_there();
         self.every_fate_is_met();
         self.order_is_kept();
@@ -167,11 +183,7 @@ impl Audit<'_> {
 
     fn fate_is_met(&mut self, sent: &Sent, entry: &Entry, found: &Found<'_>) {
         if found.letters.iter().any(is_condemned) {
-            // Hosts are killed so often here that it happens to the innocent; they are not lost.
-            self.sums.condemned += 1;
-            for letter in found.letters.iter().filter(|letter| is_condemned(letter)) {
-                self.letter_is_whole(sent, entry, letter, Some("trap"));
-            }
+            self.is_condemned_alone(sent, entry, found);
             return;
         }
         let (streams, attempt): (&[&str], u32) = match sent.kind.fate() {
@@ -182,25 +194,7 @@ impl Audit<'_> {
             let wanted = usize::from(streams.contains(&stream));
             self.count_is(wanted, outputs.len(), &format!("outputs on `{stream}`"), sent);
             for output in outputs {
-                let at = output.get("attempt").parse::<u32>().unwrap();
-                let early = at < attempt;
-                if at > attempt && !self.timed_out(&entry.id, at - attempt) {
-                    let text = format!("a failure too many was counted: {output}");
-                    self.report(text, Some(sent));
-                }
-                let after_loss = self.scenario.terms.repeats == Repeats::AfterDestruction;
-                // What `mid` has is a message of its own, with an id of its own.
-                if output.get("id") != entry.id {
-                    self.report(
-                        format!("an output on `{stream}` is of another: {output}"),
-                        Some(sent),
-                    );
-                } else if early && !after_loss {
-                    self.report(
-                        format!("an output on `{stream}` came too early: {output}"),
-                        Some(sent),
-                    );
-                }
+                self.output_is_right(sent, entry, (stream, output), attempt);
             }
         }
         let buried = match sent.kind.fate() {
@@ -214,6 +208,50 @@ impl Audit<'_> {
         if sent.kind.fate() == Fate::Heard && !found.heard {
             self.sums.losses += 1;
             self.report("was never handled", Some(sent));
+        }
+    }
+
+    /// Hosts are killed so often here that it happens to the innocent; they are not lost.
+    fn is_condemned_alone(&mut self, sent: &Sent, entry: &Entry, found: &Found<'_>) {
+        self.sums.condemned += 1;
+        let outputs = found.written.iter().map(|(_, outputs)| outputs.len()).sum::<usize>();
+        let letters = found.letters.len();
+        if (letters, outputs) != (1, 0) && self.scenario.terms.repeats == Repeats::Never {
+            self.report(
+                format!("condemned, with {letters} letters, {outputs} outputs"),
+                Some(sent),
+            );
+        }
+        for letter in found.letters.iter().filter(|letter| is_condemned(letter)) {
+            self.letter_is_whole(sent, entry, letter, Some("trap"));
+        }
+    }
+
+    fn output_is_right(
+        &mut self,
+        sent: &Sent,
+        entry: &Entry,
+        (stream, output): (&str, &Entry),
+        attempt: u32,
+    ) {
+        let at = output.get("attempt").parse::<u32>().unwrap();
+        let after_loss = self.scenario.terms.repeats == Repeats::AfterDestruction;
+        let mut wrong = |what: &str| {
+            self.report(format!("an output on `{stream}` {what}: {output}"), Some(sent));
+        };
+        if let Kind::Delayed(wait) = sent.kind
+            && output.millis() < millis(&entry.id) + u64::from(wait)
+        {
+            wrong("came before its time");
+        }
+        // What `mid` has is a message of its own, with an id of its own.
+        if output.get("id") != entry.id {
+            wrong("is of another");
+        } else if at < attempt && !after_loss {
+            wrong("came too early");
+        }
+        if at > attempt && !self.timed_out(&entry.id, at - attempt) {
+            self.report(format!("a failure too many was counted: {output}"), Some(sent));
         }
     }
 
@@ -276,7 +314,7 @@ impl Audit<'_> {
         let mut last: HashMap<u32, (u64, u64)> = HashMap::new();
         for output in self.redis.entries("lined-out") {
             let Some(sent) = keys.get(output.get(LABEL).as_str()) else { continue };
-            let super::messages::Kind::Keyed(key, _) = sent.kind else { continue };
+            let Kind::Keyed(key, _) = sent.kind else { continue };
             let id = id_of(&output.get("id"));
             let before = last.insert(key, id);
             if self.scenario.terms.repeats == Repeats::Never
@@ -290,6 +328,8 @@ impl Audit<'_> {
     /// Only the keys that ARCHITECTURE.md lists, and nothing of hosts that are no more.
     fn no_key_is_litter(&mut self) {
         let mut expected: HashSet<String> = OUTPUTS.iter().map(|s| (*s).to_owned()).collect();
+        // Streams for which something was delayed are remembered for an hour.
+        expected.insert("tidegate:{delayed}:streams".to_owned());
         for line in Line::ALL {
             expected.extend([line.stream().to_owned(), line.dead()]);
         }

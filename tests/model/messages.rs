@@ -59,6 +59,8 @@ pub enum Kind {
     Plain,
     /// An output after so many milliseconds.
     Slow(u32),
+    /// One output, so many milliseconds later.
+    Delayed(u32),
     /// Outputs on two streams.
     Both,
     /// An output that another handler handles.
@@ -124,7 +126,8 @@ impl Kind {
 
     fn draw_work(random: &mut Rng) -> Self {
         match random.u32(..200) {
-            0..80 => Self::Plain,
+            0..68 => Self::Plain,
+            68..80 => Self::Delayed(random.u32(20..2500)),
             80..112 => Self::Slow(random.u32(5..40)),
             112..115 => Self::Slow(random.u32(300..1500)),
             115..135 => Self::Silent,
@@ -162,7 +165,8 @@ impl Kind {
     pub fn fate(self) -> Fate {
         const OUT: &[&str] = &["out"];
         match self {
-            Self::Plain | Self::Slow(_) | Self::Wide | Self::Large(_) => Fate::Written(OUT, 1),
+            Self::Plain | Self::Slow(_) | Self::Delayed(_) => Fate::Written(OUT, 1),
+            Self::Wide | Self::Large(_) => Fate::Written(OUT, 1),
             Self::Both => Fate::Written(&["out", "side"], 1),
             Self::Chained => Fate::Written(&["mid", "mirror"], 1),
             Self::Silent => Fate::Heard,
@@ -186,6 +190,7 @@ impl Kind {
         match self {
             Self::Plain => add("emit", "out"),
             Self::Slow(millis) => add("sleep-ms", &millis.to_string()),
+            Self::Delayed(millis) => add("delay-ms", &millis.to_string()),
             Self::Both => add("emit", "side"),
             Self::Chained => add("emit", "mid"),
             Self::Silent => add("print", &format!("{}{label}{}", HEARD.0, HEARD.1)),
@@ -209,7 +214,9 @@ impl Kind {
         }
         let mut add = |name: &str, value: &str| fields.push((name.into(), value.into()));
         match self {
-            Self::Slow(_) | Self::Both | Self::Wide | Self::Large(_) => add("emit", "out"),
+            Self::Slow(_) | Self::Delayed(_) | Self::Both | Self::Wide | Self::Large(_) => {
+                add("emit", "out")
+            }
             Self::Failing(_) | Self::PutOff(_) | Self::Hopeless => add("emit", "out"),
             Self::Rejected => add("reject", "as told"),
             _ => {}

@@ -182,7 +182,45 @@ pub enum Share {
     Half,
 }
 
+impl Action {
+    /// The kind of fault that it is; none where it ends one.
+    pub fn fault(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Kill(_) => "host killed",
+            Self::KillAll => "all hosts killed",
+            Self::Stop(_) => "host stopped",
+            Self::Freeze(_) => "host frozen",
+            Self::SwapPlugin(_) => "plugin swapped",
+            Self::KillServer => "server killed",
+            Self::StopServer => "server stopped",
+            Self::FreezeServer => "server frozen",
+            Self::Reload => "server reloaded",
+            Self::FlushScripts => "scripts flushed",
+            Self::Busy(_) => "server busy",
+            Self::PauseWrites(_) => "writes paused",
+            Self::PauseAll(_) => "everything paused",
+            Self::KillConnections(_) => "connections killed",
+            Self::RefuseWrites(_) => "writes refused",
+            Self::Evict(_) => "keys evicted",
+            Self::DestroyGroup(_) => "group destroyed",
+            Self::CutReplies(..) => "replies cut",
+            Self::Storm(_) => "storm",
+            Self::CutConnections => "connections cut",
+            Self::Swallow => "network silent",
+            Self::Refuse => "connections refused",
+            Self::Start(..) | Self::StartAll | Self::Thaw(_) => return None,
+            Self::StartServer | Self::ThawServer => return None,
+            Self::TakeWrites | Self::Pass => return None,
+        })
+    }
+}
+
 impl Scenario {
+    /// The kinds of faults that it draws.
+    pub fn faults(&self) -> impl Iterator<Item = &'static str> {
+        self.events.iter().filter_map(|event| event.action.fault())
+    }
+
     pub fn of(seed: u64, terms: Terms) -> Self {
         let mut script = Script { random: Rng::with_seed(seed), terms, events: Vec::new() };
         script.write();

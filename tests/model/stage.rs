@@ -347,33 +347,8 @@ fn take_writes(redis: &mut Redis) {
 
 impl History {
     fn count(&mut self, action: &Action) {
-        let kind = match action {
-            Action::Kill(_) => "host killed",
-            Action::KillAll => "all hosts killed",
-            Action::Stop(_) => "host stopped",
-            Action::Freeze(_) => "host frozen",
-            Action::SwapPlugin(_) => "plugin swapped",
-            Action::KillServer => "server killed",
-            Action::StopServer => "server stopped",
-            Action::FreezeServer => "server frozen",
-            Action::Reload => "server reloaded",
-            Action::FlushScripts => "scripts flushed",
-            Action::Busy(_) => "server busy",
-            Action::PauseWrites(_) => "writes paused",
-            Action::PauseAll(_) => "everything paused",
-            Action::KillConnections(_) => "connections killed",
-            Action::RefuseWrites(_) => "writes refused",
-            Action::Evict(_) => "keys evicted",
-            Action::DestroyGroup(_) => "group destroyed",
-            Action::CutReplies(..) => "replies cut",
-            Action::Storm(_) => "storm",
-            Action::CutConnections => "connections cut",
-            Action::Swallow => "network silent",
-            Action::Refuse => "connections refused",
-            Action::Start(..) | Action::StartAll | Action::Thaw(_) => return,
-            Action::StartServer | Action::ThawServer => return,
-            Action::TakeWrites | Action::Pass => return,
-        };
-        *self.faults.entry(kind).or_default() += 1;
+        if let Some(fault) = action.fault() {
+            *self.faults.entry(fault).or_default() += 1;
+        }
     }
 }
