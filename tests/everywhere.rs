@@ -5,8 +5,9 @@
 mod harness;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use harness::{Done, Host, Redis, Running, Server, Setup, eventually};
+use harness::{Done, Host, Redis, Running, Server, Setup, eventually, never};
 
 /// Every host handles every message, and says which host it is.
 const BROADCAST: &str = r#"
@@ -190,6 +191,38 @@ fn the_group_of_a_host_that_is_gone_for_a_week_is_removed_and_no_other() {
     let mut members: Vec<String> = redis.ask("HKEYS tidegate:{in}:broadcast:in:h");
     members.sort();
     assert_eq!(members, ["a", "away", "quiet"]);
+}
+
+#[test]
+fn a_death_on_one_host_of_a_broadcast_is_not_forgotten_by_the_others() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let mut killed = start(&server, "a", &format!("{BROADCAST}concurrency = 4\n"));
+    let begun = |host: &Running| host.log().matches("begun").count();
+    redis.add_many(
+        3,
+        "in",
+        &[("print", "begun"), ("sleep-ms", "1500"), ("env", "HOST"), ("emit", "out")],
+    );
+    eventually("they are in flight", || begun(&killed) == 3);
+    killed.kill();
+    redis.tell("DEL tidegate:{in}:live:in:h:a");
+    let other = start(&server, "b", BROADCAST);
+    redis.wait_settled("in", "h:b");
+    // Once this is taken over, the other has looked at who is gone.
+    redis.tell("XGROUP CREATECONSUMER in h:b stray");
+    redis.eval(
+        "local id = redis.call('XADD', 'in', '*', 'env', 'HOST', 'emit', 'out')
+        redis.call('XREADGROUP', 'GROUP', 'h:b', 'stray', 'STREAMS', 'in', '>')
+        redis.call('XCLAIM', 'in', 'h:b', 'stray', 0, id, 'IDLE', 60000, 'JUSTID')",
+    );
+    eventually("it looks around", || by_host(&mut redis, "out").get("b") == Some(&4));
+    assert_eq!(begun(&other), 3);
+    killed.start_again();
+    eventually("one of them is tried", || begun(&killed) == 1);
+    never(Duration::from_secs(1), "others run beside it", || begun(&killed) > 1);
+    redis.wait_settled("in", "h:a");
+    assert_eq!(by_host(&mut redis, "out"), each(&["a", "b"], 4));
 }
 
 #[test]

@@ -115,6 +115,30 @@ fn settlements_that_wait_are_bounded_by_their_bytes() {
 }
 
 #[test]
+fn an_output_that_redis_refuses_costs_those_that_are_settled_with_it_no_attempt() {
+    let (_server, mut redis, host) = probe("concurrency = 64");
+    redis.tell("XADD out2 18446744073709551615-18446744073709551615 no more");
+    let slow =
+        |outputs: &[(&'static str, &'static str)]| [&[("sleep-ms", "700")], outputs].concat();
+    let mut ids = redis.add_many(20, "in", &slow(&[("emit", "out")]));
+    let refused = redis.add("in", &slow(&[("emit", "out"), ("emit", "out2")]));
+    ids.extend(redis.add_many(20, "in", &slow(&[("emit", "out")])));
+    eventually("they are in hand", || redis.pending("in", "h") == 41);
+    // What cannot be settled for now is settled together.
+    redis.tell("CONFIG SET maxmemory 1");
+    eventually("they wait", || host.log().contains("cannot settle for now"));
+    redis.tell("CONFIG SET maxmemory 0");
+    let letter = redis.wait_first("{in}:dead");
+    assert_eq!(letter.get("tidegate.id"), refused);
+    assert!(letter.get("tidegate.error").contains("last possible ID"), "{letter}");
+    redis.wait_settled("in", "h");
+    let mut innocent = redis.entries("out");
+    innocent.retain(|entry| entry.get("id") != refused);
+    assert_eq!(innocent.len(), ids.len());
+    assert!(innocent.iter().all(|entry| entry.get("attempt") == "1"), "{innocent:?}");
+}
+
+#[test]
 fn an_acknowledgement_that_comes_too_late_does_not_count_as_handled() {
     let (_server, mut redis, _host) = probe("concurrency = 1");
     let id = redis.add("in", &[("sleep-ms", "500")]);

@@ -7,7 +7,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Host, Options, Redis, Running, Server, eventually, never, skipped};
+use harness::{Host, Options, Redis, Running, Server, eventually, never, skipped, within};
 
 const PROBE: &str = r#"
 [handler.h]
@@ -61,6 +61,19 @@ fn what_another_group_has_not_acknowledged_stays() {
     redis.add("in", &[("emit", "out")]);
     eventually("what both acknowledged is removed", || redis.length("in") == 161);
     assert!(!has(&mut redis, &ids[39]) && has(&mut redis, &ids[40]));
+}
+
+#[test]
+fn what_another_group_acknowledges_later_goes_too_although_this_one_has_nothing_to_do() {
+    let (_server, mut redis, _host) = trimming();
+    redis.tell("XGROUP CREATE in slow 0");
+    let ids = redis.add_many(20, "in", &[("emit", "out")]);
+    redis.wait_settled("in", "h");
+    // Long enough for this one to have looked when it was done.
+    never(Duration::from_secs(5), "unread entries are removed", || redis.length("in") < 20);
+    redis.tell("XREADGROUP GROUP slow s COUNT 20 STREAMS in >");
+    redis.tell(&format!("XACK in slow {}", ids.join(" ")));
+    within(Duration::from_secs(60), "they are removed", || redis.length("in") == 0);
 }
 
 #[test]

@@ -191,6 +191,36 @@ fn a_wait_whose_answer_is_lost_keeps_the_order() {
 }
 
 #[test]
+fn a_retry_whose_fetch_is_not_answered_is_fetched_again() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let proxy = Proxy::before(&server);
+    let _host = Host::at(&proxy.url(), ORDERED);
+    eventually("it owns the stream", || super::owner(&mut redis, "in").is_some());
+    // How it is fetched is a word of the request.
+    proxy.cut_replies("\r\ncrowd\r\n", 0, 1);
+    let fails_once = [("key", "a"), ("data", "a"), ("retry-until", "2"), ("emit", "out")];
+    redis.add("in", &fails_once);
+    redis.add("in", &[("key", "a"), ("data", "a"), ("emit", "out")]);
+    all_in_order(&mut redis, &["in"], 2);
+    assert_eq!(proxy.cuts(), 1);
+}
+
+#[test]
+fn what_another_took_from_the_owner_is_not_acknowledged_by_it() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let host = Host::start(&server, ORDERED);
+    let id = redis.add("in", &[("key", "a"), ("print", "begun"), ("sleep-ms", "1000")]);
+    let begun = || host.log().matches("begun").count();
+    eventually("it is in hand", || begun() == 1);
+    redis.tell(&format!("XCLAIM in h another 0 {id}"));
+    // As all of the stream is the owner's, it comes back to it.
+    eventually("it is handled again", || begun() == 2);
+    redis.wait_settled("in", "h");
+}
+
+#[test]
 fn what_a_live_owner_holds_is_not_left_behind_and_idle_hosts_are_seen() {
     let server = Server::start();
     let mut redis = server.client();

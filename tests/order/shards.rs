@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::harness::{Host, Redis, Server, Setup, eventually};
+use super::harness::{Host, Redis, Server, Setup, eventually, never};
 use super::{ORDERED, all_in_order, named, owner};
 
 /// The same, on several streams.
@@ -268,4 +268,22 @@ fn messages_that_nobody_reads_are_told_of() {
     redis.add("in", &[("key", "a")]);
     eventually("it says so", || host.log().contains("which nobody reads"));
     assert_eq!(redis.length("in"), 1);
+}
+
+#[test]
+fn an_owner_that_was_frozen_takes_nothing_back_from_another_of_its_name() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let named = named("n", ORDERED);
+    let frozen = Host::start(&server, &named);
+    let lease = "GET tidegate:{in}:lease:in:h";
+    let tenure = |redis: &mut Redis| redis.ask::<Option<String>>(lease).unwrap_or_default();
+    eventually("it owns the stream", || tenure(&mut redis) == "n#1");
+    frozen.signal("STOP");
+    // It stood still for so long that nobody knows it any more.
+    redis.tell("DEL tidegate:{in}:live:in:h:n tidegate:{in}:lease:in:h");
+    let _other = Host::start(&server, &named);
+    eventually("the other owns it", || tenure(&mut redis) == "n#2");
+    frozen.signal("CONT");
+    never(Duration::from_secs(5), "it is taken back", || tenure(&mut redis) == "n#3");
 }
