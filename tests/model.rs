@@ -15,7 +15,7 @@ const LONG_FREEZES: Terms = Terms { freezes: Freezes::Long, ..Terms::SHORT };
 const DESTRUCTION: Terms = Terms { repeats: Repeats::AfterDestruction, ..Terms::SHORT };
 
 /// What a run may draw.
-const FAULTS: [&str; 22] = [
+const FAULTS: [&str; 23] = [
     "host killed",
     "all hosts killed",
     "host stopped",
@@ -33,6 +33,7 @@ const FAULTS: [&str; 22] = [
     "writes refused",
     "keys evicted",
     "group destroyed",
+    "handler paused",
     "replies cut",
     "storm",
     "connections cut",

@@ -1,29 +1,19 @@
 //! What must hold once all faults are over: every message accounted for, and nothing left behind.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::ledger::Sent;
 use super::messages::{Fate, Kind, LABEL, Line, OUTPUTS, heard};
-use super::scenario::{Leftovers, Order, Repeats, SEATS, Scenario};
+use super::scenario::{Order, Repeats, Scenario};
 use super::sums::Sums;
 use crate::harness::{Entry, Redis, millis};
 
 /// How long all that is left may take to be handled: signs of life end, idle entries are taken over.
 const DRAINED: Duration = Duration::from_secs(60);
 
-/// How long every host may take to show that it lives.
-const SHOWN: Duration = Duration::from_secs(20);
-
-/// How long consumers of hosts that are no more may take to be removed.
-const RETIRED: Duration = Duration::from_secs(100);
-
 /// A run with fewer messages has gone wrong itself.
 const FEWEST: usize = 1000;
-
-/// Keys that tell of hosts that run, and who owns what of an ordered stream.
-const OF_HOSTS: [&str; 6] =
-    ["}:live:", "}:hosts:", "}:members:", "}:lease:", "}:tenures:", "}:generation:"];
 
 /// What the dead letter of a message says that was in flight at the death of its host twice.
 const CONDEMNED: &str = "the host died twice while this message was in flight";
@@ -125,7 +115,7 @@ impl Audit<'_> {
         self.no_host_panicked();
     }
 
-    fn report(&mut self, text: impl Into<String>, about: Option<&Sent>) {
+    pub(super) fn report(&mut self, text: impl Into<String>, about: Option<&Sent>) {
         self.violations.push(Violation { text: text.into(), about: about.cloned() });
     }
 
@@ -325,79 +315,6 @@ impl Audit<'_> {
         }
     }
 
-    /// Only the keys that ARCHITECTURE.md lists, and nothing of hosts that are no more.
-    fn no_key_is_litter(&mut self) {
-        let mut expected: HashSet<String> = OUTPUTS.iter().map(|s| (*s).to_owned()).collect();
-        // Streams for which something was delayed are remembered for an hour.
-        expected.insert("tidegate:{delayed}:streams".to_owned());
-        for line in Line::ALL {
-            expected.extend([line.stream().to_owned(), line.dead()]);
-        }
-        let began = Instant::now();
-        let mut litter = self.litter(&expected);
-        // What is kept of messages that were in flight at a host's death goes with the next look at them.
-        while !litter.is_empty() && began.elapsed() < SHOWN {
-            std::thread::sleep(Duration::from_millis(100));
-            litter = self.litter(&expected);
-        }
-        litter.into_iter().for_each(|key| self.report(format!("the key `{key}` is left"), None));
-        let began = Instant::now();
-        let mut wrong = self.wrong_lives();
-        // A host that was frozen until now has yet to show itself again.
-        while !wrong.is_empty() && began.elapsed() < SHOWN {
-            std::thread::sleep(Duration::from_millis(100));
-            wrong = self.wrong_lives();
-        }
-        wrong.into_iter().for_each(|text| self.report(text, None));
-    }
-
-    fn litter(&mut self, expected: &HashSet<String>) -> Vec<String> {
-        let mut keys = self.redis.ask::<Vec<String>>("KEYS *");
-        let of_those_that_run = |key: &str| OF_HOSTS.iter().any(|kind| key.contains(kind));
-        keys.retain(|key| !of_those_that_run(key) && !expected.contains(key));
-        keys
-    }
-
-    /// Handlers of which not each host shows that it lives, or one that is no more.
-    fn wrong_lives(&mut self) -> Vec<String> {
-        let all = lines(self.scenario).map(|line| {
-            let (stream, group) = (line.stream(), line.group());
-            (format!("tidegate:{{{stream}}}:live:{stream}:{group}"), 0)
-        });
-        let mut live: BTreeMap<String, usize> = all.collect();
-        for key in self.redis.ask::<Vec<String>>("KEYS *:live:*") {
-            let handler = key.rsplit_once(':').map_or("", |(handler, _)| handler).to_owned();
-            *live.entry(handler).or_default() += 1;
-        }
-        // Of a host that was killed, the sign of life may not have ended yet.
-        let most = match self.scenario.terms.leftovers {
-            Leftovers::AreRemoved => SEATS,
-            Leftovers::HoldNothing => usize::MAX,
-        };
-        live.retain(|_, count| !(SEATS..=most).contains(count));
-        live.into_iter().map(|(key, count)| format!("{count} hosts live by `{key}`")).collect()
-    }
-
-    /// Consumers that are left hold nothing; where it is waited for, none is left.
-    fn no_consumer_is_left(&mut self) {
-        let began = Instant::now();
-        loop {
-            let strangers: Vec<String> =
-                lines(self.scenario).flat_map(|line| strangers(self.redis, line)).collect();
-            let is_over = strangers.is_empty()
-                || self.scenario.terms.leftovers == Leftovers::HoldNothing
-                || began.elapsed() > RETIRED;
-            if !is_over {
-                std::thread::sleep(Duration::from_millis(250));
-                continue;
-            }
-            if self.scenario.terms.leftovers == Leftovers::AreRemoved && !strangers.is_empty() {
-                self.report(format!("consumers are left: {}", strangers.join(", ")), None);
-            }
-            return;
-        }
-    }
-
     fn no_host_panicked(&mut self) {
         for (name, log) in self.logs {
             if let Some(line) =
@@ -426,19 +343,6 @@ fn by_label(entries: Vec<Entry>) -> HashMap<String, Vec<Entry>> {
 
 fn is_condemned(letter: &Entry) -> bool {
     letter.find("tidegate.error").is_some_and(|error| error.starts_with(CONDEMNED))
-}
-
-/// The consumers of a line that no live host answers for, with what they hold.
-fn strangers(redis: &mut Redis, line: Line) -> Vec<String> {
-    let (stream, group) = (line.stream(), line.group());
-    let mut consumers = redis.consumers(stream, group);
-    consumers.retain(|name| {
-        let live = format!("EXISTS tidegate:{{{stream}}}:live:{stream}:{group}:{name}");
-        let lease = format!("GET tidegate:{{{stream}}}:lease:{stream}:{group}");
-        let owns = redis.ask::<Option<String>>(&lease).as_ref() == Some(name);
-        name != "tidegate:waiting" && !owns && redis.ask::<usize>(&live) == 0
-    });
-    consumers.into_iter().map(|name| format!("`{name}` of {group}")).collect()
 }
 
 fn id_of(text: &str) -> (u64, u64) {

@@ -14,6 +14,7 @@
 
 mod audit;
 mod ledger;
+mod leftovers;
 mod messages;
 mod place;
 mod report;

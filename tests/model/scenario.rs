@@ -152,6 +152,9 @@ pub enum Action {
     /// What waits for another attempt, and how often it failed, as if evicted.
     Evict(Line),
     DestroyGroup(Line),
+    /// A handler reads nothing, on any host, until it is resumed.
+    Pause(Line),
+    Resume(Line),
     /// Replies to a command with this word are cut after so many bytes, so many times.
     CutReplies(&'static str, usize, usize),
     /// Connections are cut at random, after so many bytes at most.
@@ -203,6 +206,7 @@ impl Action {
             Self::RefuseWrites(_) => "writes refused",
             Self::Evict(_) => "keys evicted",
             Self::DestroyGroup(_) => "group destroyed",
+            Self::Pause(_) => "handler paused",
             Self::CutReplies(..) => "replies cut",
             Self::Storm(_) => "storm",
             Self::CutConnections => "connections cut",
@@ -210,7 +214,7 @@ impl Action {
             Self::Refuse => "connections refused",
             Self::Start(..) | Self::StartAll | Self::Thaw(_) => return None,
             Self::StartServer | Self::ThawServer => return None,
-            Self::TakeWrites | Self::Pass => return None,
+            Self::TakeWrites | Self::Resume(_) | Self::Pass => return None,
         })
     }
 }
@@ -245,6 +249,11 @@ impl Script {
         self.lane((5000, 25_000), |script, at| {
             let down = script.millis(0, 1000);
             script.pair(at, down, Action::KillAll, Action::StartAll)
+        });
+        self.lane((2000, 9000), |script, at| {
+            let line = Line::ALL[script.random.usize(..Line::ALL.len())];
+            let time = script.millis(300, 5000);
+            script.pair(at, time, Action::Pause(line), Action::Resume(line))
         });
         self.events.sort_by_key(|event| event.at);
     }

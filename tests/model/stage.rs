@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use redis::Value;
+
 use super::audit::keys;
+use super::messages::Line;
 use super::place::Place;
 use super::scenario::{Action, NextName, Refusal, SEATS, Scenario, Seat, Share};
 use crate::harness::{Options, Proxy, Redis, Server};
@@ -105,6 +108,9 @@ impl Stage {
         let mut redis = self.server.client();
         redis.tell("CLIENT UNPAUSE");
         take_writes(&mut redis);
+        for line in Line::ALL {
+            resume(&mut redis, line);
+        }
         self.proxy.heal();
         for seat in 0..SEATS {
             self.look_after(seat);
@@ -195,7 +201,9 @@ impl Stage {
             | Action::RefuseWrites(_)
             | Action::TakeWrites
             | Action::Evict(_)
-            | Action::DestroyGroup(_) => {
+            | Action::DestroyGroup(_)
+            | Action::Pause(_)
+            | Action::Resume(_) => {
                 if self.power != Power::On {
                     return false;
                 }
@@ -310,7 +318,7 @@ fn command(redis: &mut Redis, action: &Action, random: &mut fastrand::Rng) -> bo
             let ids = list.lines().filter_map(|line| line.strip_prefix("id=")?.split(' ').next());
             for id in ids.filter(|_| random.bool()) {
                 // It may be our own, or gone by now.
-                let _ = redis.attempt::<redis::Value>(&format!("CLIENT KILL ID {id} SKIPME yes"));
+                let _ = redis.attempt::<Value>(&format!("CLIENT KILL ID {id} SKIPME yes"));
             }
         }
         Action::RefuseWrites(Refusal::OutOfMemory) => redis.tell("CONFIG SET maxmemory 1"),
@@ -322,6 +330,12 @@ fn command(redis: &mut Redis, action: &Action, random: &mut fastrand::Rng) -> bo
             let (waiting, failures) = keys(*line);
             return redis.ask::<usize>(&format!("DEL {waiting} {failures}")) > 0;
         }
+        Action::Pause(line) => {
+            // As `tidegate pause` does; a server that takes no writes refuses it.
+            let pausing = format!("SET {} {{\"by\":\"model\",\"since-ms\":1}} NX", paused(*line));
+            return redis.attempt::<Value>(&pausing).is_ok_and(|told| told != Value::Nil);
+        }
+        Action::Resume(line) => return resume(redis, *line),
         Action::DestroyGroup(line) => {
             let line = format!("XGROUP DESTROY {} {}", line.stream(), line.group());
             return redis.attempt::<usize>(&line).is_ok_and(|count| count > 0);
@@ -338,6 +352,16 @@ fn keep_busy(redis: &mut Redis, time: Duration) {
     redis.eval(&format!(
         "local function now() {now} end; local start = now(); while now() - start < {micros} do end"
     ));
+}
+
+fn paused(line: Line) -> String {
+    let (stream, group) = (line.stream(), line.group());
+    format!("tidegate:{{{stream}}}:paused:{stream}:{group}")
+}
+
+/// Whether it was paused; a server that takes no writes leaves it so.
+fn resume(redis: &mut Redis, line: Line) -> bool {
+    redis.attempt(&format!("DEL {}", paused(line))).unwrap_or(false)
 }
 
 fn take_writes(redis: &mut Redis) {
