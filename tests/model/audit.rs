@@ -111,6 +111,7 @@ impl Audit<'_> {
         self.every_fate_is_met();
         self.order_is_kept();
         self.no_consumer_is_left();
+        self.what_is_handled_is_gone();
         self.no_key_is_litter();
         self.no_host_panicked();
     }
@@ -144,6 +145,7 @@ impl Audit<'_> {
                 self.report(format!("`{stream}` has an output of nothing: {label}"), None);
             }
         }
+        let chained = by_label(self.redis.entries(&Line::Next.dead()));
         let logs = self.logs;
         let heard: HashSet<&str> = logs.iter().flat_map(|(_, log)| heard(log)).collect();
         for line in Line::PRODUCED {
@@ -159,15 +161,11 @@ impl Audit<'_> {
                         (*stream, entries.get(&sent.label).map_or(&[][..], Vec::as_slice))
                     }),
                     letters: letters.get(&sent.label).map_or(&[], Vec::as_slice),
+                    chained: chained.get(&sent.label).map_or(&[], Vec::as_slice),
                     heard: heard.contains(sent.label.as_str()),
                 };
                 self.fate_is_met(sent, &entry, &found);
             }
-        }
-        let chained = self.redis.entries(&Line::Next.dead());
-        let chained = chained.iter().filter(|letter| !is_condemned(letter)).count();
-        if chained > 0 {
-            self.report(format!("{chained} dead letters of `{}`", Line::Next.stream()), None);
         }
     }
 
@@ -180,8 +178,10 @@ impl Audit<'_> {
             Fate::Written(streams, attempt) => (streams, attempt),
             Fate::Heard | Fate::Buried(_) => (&[], 1),
         };
+        let lost = found.chained.iter().filter(|letter| is_condemned(letter)).count();
+        self.count_is(lost, found.chained.len(), "dead letters of what was chained", sent);
         for (stream, outputs) in found.written {
-            let wanted = usize::from(streams.contains(&stream));
+            let wanted = usize::from(streams.contains(&stream) && lost == 0);
             self.count_is(wanted, outputs.len(), &format!("outputs on `{stream}`"), sent);
             for output in outputs {
                 self.output_is_right(sent, entry, (stream, output), attempt);
@@ -234,7 +234,7 @@ impl Audit<'_> {
         {
             wrong("came before its time");
         }
-        // What `mid` has is a message of its own, with an id of its own.
+        // What `mirror` has names the message that it was chained to.
         if output.get("id") != entry.id {
             wrong("is of another");
         } else if at < attempt && !after_loss {
@@ -330,6 +330,8 @@ impl Audit<'_> {
 struct Found<'a> {
     written: [(&'static str, &'a [Entry]); OUTPUTS.len()],
     letters: &'a [Entry],
+    /// Dead letters of what it had another handler handle.
+    chained: &'a [Entry],
     heard: bool,
 }
 

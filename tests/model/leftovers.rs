@@ -14,11 +14,27 @@ const SHOWN: Duration = Duration::from_secs(20);
 /// How long consumers of hosts that are no more may take to be removed.
 const RETIRED: Duration = Duration::from_secs(100);
 
-/// Keys that tell of hosts that run, and who owns what of an ordered stream.
-const OF_HOSTS: [&str; 6] =
-    ["}:live:", "}:hosts:", "}:members:", "}:lease:", "}:tenures:", "}:generation:"];
+/// How long what is handled may stay on a stream that is trimmed: hosts that have nothing to do look seldom.
+const TRIMMED: Duration = Duration::from_secs(45);
+
+/// Keys that tell of hosts that run, who owns what of an ordered stream, and what is trimmed.
+const OF_HOSTS: [&str; 7] =
+    ["}:live:", "}:hosts:", "}:members:", "}:lease:", "}:tenures:", "}:generation:", "}:trimming:"];
 
 impl Audit<'_> {
+    /// Nothing stays on the stream whose handler wants that.
+    pub(super) fn what_is_handled_is_gone(&mut self) {
+        let (began, stream) = (Instant::now(), Line::Next.stream());
+        while self.redis.length(stream) > 0 {
+            if began.elapsed() > TRIMMED {
+                let left = self.redis.length(stream);
+                return self
+                    .report(format!("{left} handled messages are still on `{stream}`"), None);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// Only the keys that ARCHITECTURE.md lists, and nothing of hosts that are no more.
     pub(super) fn no_key_is_litter(&mut self) {
         let mut expected: HashSet<String> = OUTPUTS.iter().map(|s| (*s).to_owned()).collect();

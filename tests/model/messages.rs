@@ -16,7 +16,7 @@ pub enum Line {
     Strict,
     /// Equal keys in their order.
     Ordered,
-    /// What the first line writes to, handled once more.
+    /// What the first line writes to, handled once more, and removed from its stream then.
     Next,
 }
 
@@ -104,8 +104,8 @@ pub enum Fate {
     Buried(&'static str),
 }
 
-/// Every stream that outputs go to.
-pub const OUTPUTS: [&str; 5] = ["out", "side", "mid", "mirror", "lined-out"];
+/// Every stream that outputs go to, and stay on.
+pub const OUTPUTS: [&str; 4] = ["out", "side", "mirror", "lined-out"];
 
 /// The field that has a message's label, here and on its outputs.
 pub const LABEL: &str = "data";
@@ -168,7 +168,7 @@ impl Kind {
             Self::Plain | Self::Slow(_) | Self::Delayed(_) => Fate::Written(OUT, 1),
             Self::Wide | Self::Large(_) => Fate::Written(OUT, 1),
             Self::Both => Fate::Written(&["out", "side"], 1),
-            Self::Chained => Fate::Written(&["mid", "mirror"], 1),
+            Self::Chained => Fate::Written(&["mirror"], 1),
             Self::Silent => Fate::Heard,
             Self::Failing(attempt) => Fate::Written(OUT, attempt),
             Self::PutOff(_) => Fate::Written(OUT, 2),

@@ -42,6 +42,7 @@ plugin = "mirror.wasm"
 stream = "mid"
 outputs = ["mirror"]
 concurrency = 8
+trim = "handled"
 retry = { attempts = 5, first = "50ms", max = "500ms" }
 limits = { log-lines = 1_000_000, log-bytes = "64MiB" }
 "#;
