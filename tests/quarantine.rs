@@ -5,7 +5,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Host, Redis, Running, Server, eventually, within};
+use harness::{Host, Proxy, Redis, Running, Server, eventually, within};
 
 /// A handler that does what its messages tell it.
 const PROBE: &str = r#"
@@ -144,5 +144,46 @@ fn what_many_hosts_held_that_died_together_is_taken_over_together() {
     }
     let _host = Host::start(&server, PROBE);
     within(Duration::from_secs(10), "all thirty are replaced", || redis.length("out") == 60);
+    each_is_handled_once(&mut redis, &ids);
+}
+
+/// The same on another stream.
+fn beside(other: &str) -> String {
+    format!("{PROBE}{}", PROBE.replace("handler.h", "handler.i").replace("\"in\"", other))
+}
+
+#[test]
+fn a_connection_that_breaks_when_one_handlers_suspects_are_done_lets_anothers_run() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let proxy = Proxy::before(&server);
+    let mut host = Host::at(&proxy.url(), &beside("\"beside\""));
+    for (stream, says) in [("in", "begun h"), ("beside", "begun i")] {
+        redis.add(stream, &[("print", says), ("sleep-ms", "1500"), ("emit", "out")]);
+    }
+    eventually("both are in flight", || begun(&host, "begun ") == 2);
+    kill(&mut host);
+    eventually("one of them runs alone", || begun(&host, "begun ") == 1);
+    // It is told to be forgiven with four bytes; the answer to what comes then is lost.
+    let first = if begun(&host, "begun h") == 1 { "deaths:in:h" } else { "deaths:beside:i" };
+    proxy.cut_replies(first, 4, 1);
+    redis.wait_for(2, "out");
+    assert_eq!(proxy.cuts(), 1);
+}
+
+#[test]
+fn a_handler_that_is_paused_while_its_suspects_run_lets_anothers_run() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let mut host = Host::start(&server, &beside("\"beside\""));
+    let ids: Vec<_> = (0..6).map(|_| add(&mut redis, "begun h", "700")).collect();
+    eventually("they are in flight", || begun(&host, "begun h") == 6);
+    redis.add("beside", &[("print", "begun i"), ("sleep-ms", "700"), ("emit", "out2")]);
+    eventually("all are in flight", || begun(&host, "begun i") == 1);
+    kill(&mut host);
+    eventually("one of the first runs", || begun(&host, "begun h") > 0);
+    redis.tell("SET tidegate:{in}:paused:in:h {\"by\":\"test\",\"since-ms\":1}");
+    redis.wait_first("out2");
+    redis.tell("DEL tidegate:{in}:paused:in:h");
     each_is_handled_once(&mut redis, &ids);
 }

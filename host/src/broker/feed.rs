@@ -127,11 +127,16 @@ impl Feed {
         }
     }
 
-    /// Waits while the handler is held.
-    async fn rest(&self) {
+    /// Waits while the handler is held; other handlers' suspects may run meanwhile.
+    async fn rest(&mut self) {
+        let gone = async {
+            self.returns.quarantine.give_way().await;
+            std::future::pending().await
+        };
         tokio::select! {
             () = self.post.valve.open() => {}
             () = self.stop.cancelled() => {}
+            () = gone => {}
         }
     }
 

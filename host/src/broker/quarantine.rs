@@ -126,11 +126,21 @@ impl Quarantine {
                 }
             }
         }
+        // First: whatever comes of the rest, another handler may need the place.
+        self.permit = None;
         if !self.is_busy() {
             self.tidy().await?;
         }
-        self.permit = None;
         Ok(Next::Crowd)
+    }
+
+    /// Leaves the place to other handlers' suspects, once those that run are decided: nothing more
+    /// of this handler is to be read for now.
+    pub(super) async fn give_way(&mut self) {
+        if self.permit.is_some() {
+            self.post.held.at_rest().await;
+            self.permit = None;
+        }
     }
 
     /// Forgets what is known of entries that are settled.
