@@ -1,6 +1,6 @@
 //! What must hold once all faults are over: every message accounted for, and nothing left behind.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::ledger::Sent;
@@ -109,6 +109,7 @@ impl Audit<'_> {
         }
         self.confirmed_are_there();
         self.every_fate_is_met();
+        self.repeats_are_dropped();
         self.order_is_kept();
         self.no_consumer_is_left();
         self.what_is_handled_is_gone();
@@ -176,6 +177,8 @@ impl Audit<'_> {
         }
         let (streams, attempt): (&[&str], u32) = match sent.kind.fate() {
             Fate::Written(streams, attempt) => (streams, attempt),
+            Fate::Shared(streams) if found.is_on(streams) => (streams, 1),
+            Fate::Shared(_) => (&[], 1),
             Fate::Heard | Fate::Buried(_) => (&[], 1),
         };
         let lost = found.chained.iter().filter(|letter| is_condemned(letter)).count();
@@ -189,7 +192,7 @@ impl Audit<'_> {
         }
         let buried = match sent.kind.fate() {
             Fate::Buried(reason) => Some(reason),
-            Fate::Written(..) | Fate::Heard => None,
+            Fate::Written(..) | Fate::Shared(..) | Fate::Heard => None,
         };
         self.count_is(usize::from(buried.is_some()), found.letters.len(), "dead letters", sent);
         for letter in found.letters {
@@ -294,6 +297,32 @@ impl Audit<'_> {
         }
     }
 
+    /// Of all messages that share a value, one was handled.
+    fn repeats_are_dropped(&mut self) {
+        let ledger = self.ledger;
+        let sent: HashMap<&str, &Sent> = ledger.iter().map(|s| (s.label.as_str(), s)).collect();
+        let value = |entry: &Entry| match sent.get(entry.find(LABEL)?.as_str())?.kind {
+            Kind::Repeated(value) => Some(value),
+            _ => None,
+        };
+        let mut counts: BTreeMap<u32, [usize; 3]> = BTreeMap::new();
+        let streams = [Line::Work.stream().to_owned(), "out".to_owned(), Line::Work.dead()];
+        for (index, stream) in streams.iter().enumerate() {
+            for value in self.redis.entries(stream).iter().filter_map(value) {
+                counts.entry(value).or_default()[index] += 1;
+            }
+        }
+        for (value, [sent, written, buried]) in counts {
+            let lost = written == 0 && buried < sent;
+            if lost || (written > 1 && self.scenario.terms.repeats == Repeats::Never) {
+                let text = format!(
+                    "of {sent} messages with the value {value} {written} were handled, {buried} buried"
+                );
+                self.report(text, None);
+            }
+        }
+    }
+
     /// Outputs of equal keys are in the order of their messages.
     fn order_is_kept(&mut self) {
         if self.scenario.terms.order == Order::Unclaimed {
@@ -333,6 +362,13 @@ struct Found<'a> {
     /// Dead letters of what it had another handler handle.
     chained: &'a [Entry],
     heard: bool,
+}
+
+impl Found<'_> {
+    /// Whether it has an output on any of these streams.
+    fn is_on(&self, streams: &[&str]) -> bool {
+        self.written.iter().any(|(stream, outputs)| streams.contains(stream) && !outputs.is_empty())
+    }
 }
 
 fn by_label(entries: Vec<Entry>) -> HashMap<String, Vec<Entry>> {

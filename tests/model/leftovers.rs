@@ -17,9 +17,18 @@ const RETIRED: Duration = Duration::from_secs(100);
 /// How long what is handled may stay on a stream that is trimmed: hosts that have nothing to do look seldom.
 const TRIMMED: Duration = Duration::from_secs(45);
 
-/// Keys that tell of hosts that run, who owns what of an ordered stream, and what is trimmed.
-const OF_HOSTS: [&str; 7] =
-    ["}:live:", "}:hosts:", "}:members:", "}:lease:", "}:tenures:", "}:generation:", "}:trimming:"];
+/// Keys that tell of hosts that run, who owns what of an ordered stream, what is trimmed, and which
+/// values were handled.
+const KNOWN: [&str; 8] = [
+    "}:live:",
+    "}:hosts:",
+    "}:members:",
+    "}:lease:",
+    "}:tenures:",
+    "}:generation:",
+    "}:trimming:",
+    "}:seen:",
+];
 
 impl Audit<'_> {
     /// Nothing stays on the stream whose handler wants that.
@@ -63,8 +72,8 @@ impl Audit<'_> {
 
     fn litter(&mut self, expected: &HashSet<String>) -> Vec<String> {
         let mut keys = self.redis.ask::<Vec<String>>("KEYS *");
-        let of_those_that_run = |key: &str| OF_HOSTS.iter().any(|kind| key.contains(kind));
-        keys.retain(|key| !of_those_that_run(key) && !expected.contains(key));
+        let is_known = |key: &str| KNOWN.iter().any(|kind| key.contains(kind));
+        keys.retain(|key| !is_known(key) && !expected.contains(key));
         keys
     }
 

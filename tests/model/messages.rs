@@ -65,6 +65,8 @@ pub enum Kind {
     Both,
     /// An output that another handler handles.
     Chained,
+    /// One output for all that share this value.
+    Repeated(u32),
     /// No output: only the log shows that it was handled.
     Silent,
     /// Many fields, some of one name.
@@ -93,11 +95,16 @@ pub enum Kind {
     Keyed(u32, u32),
 }
 
+/// Values that messages share: each comes again now and then, also while its like is in flight.
+const VALUES: u32 = 40;
+
 /// What must come of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// An entry on each of these streams, at this attempt or a later one.
     Written(&'static [&'static str], u32),
+    /// An entry on each of these streams, but only from one of all messages that share a value.
+    Shared(&'static [&'static str]),
     /// A line in a host's log.
     Heard,
     /// A dead letter with this reason.
@@ -126,7 +133,8 @@ impl Kind {
 
     fn draw_work(random: &mut Rng) -> Self {
         match random.u32(..200) {
-            0..68 => Self::Plain,
+            0..58 => Self::Plain,
+            58..68 => Self::Repeated(random.u32(..VALUES)),
             68..80 => Self::Delayed(random.u32(20..2500)),
             80..112 => Self::Slow(random.u32(5..40)),
             112..115 => Self::Slow(random.u32(300..1500)),
@@ -169,6 +177,7 @@ impl Kind {
             Self::Wide | Self::Large(_) => Fate::Written(OUT, 1),
             Self::Both => Fate::Written(&["out", "side"], 1),
             Self::Chained => Fate::Written(&["mirror"], 1),
+            Self::Repeated(_) => Fate::Shared(OUT),
             Self::Silent => Fate::Heard,
             Self::Failing(attempt) => Fate::Written(OUT, attempt),
             Self::PutOff(_) => Fate::Written(OUT, 2),
@@ -191,6 +200,7 @@ impl Kind {
             Self::Plain => add("emit", "out"),
             Self::Slow(millis) => add("sleep-ms", &millis.to_string()),
             Self::Delayed(millis) => add("delay-ms", &millis.to_string()),
+            Self::Repeated(value) => add("once", &value.to_string()),
             Self::Both => add("emit", "side"),
             Self::Chained => add("emit", "mid"),
             Self::Silent => add("print", &format!("{}{label}{}", HEARD.0, HEARD.1)),
@@ -218,6 +228,7 @@ impl Kind {
                 add("emit", "out")
             }
             Self::Failing(_) | Self::PutOff(_) | Self::Hopeless => add("emit", "out"),
+            Self::Repeated(_) => add("emit", "out"),
             Self::Rejected => add("reject", "as told"),
             _ => {}
         }

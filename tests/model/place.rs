@@ -14,6 +14,7 @@ plugin = "probe.wasm"
 stream = "in"
 outputs = ["out", "side", "mid"]
 concurrency = 16
+dedupe = { key = "once" }
 timeout = "5s"
 retry = { attempts = 5, first = "50ms", max = "500ms" }
 limits = { log-lines = 1_000_000, log-bytes = "64MiB" }
