@@ -145,7 +145,7 @@ impl Broker {
             delays: self.delays.clone(),
             keys,
             shards,
-            ward: Arc::new(Ward::new(self.cell.clone())),
+            ward: Arc::new(Ward::new(self.cell.clone(), handler.timeout)),
             known: HashSet::new(),
             owned: HashMap::new(),
             members: Vec::new(),

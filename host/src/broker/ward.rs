@@ -17,7 +17,8 @@ use crate::shutdown::Stop;
 const SHIFT: Duration = Duration::from_secs(1);
 
 /// At first a suspect waits this long for all others to be done; then they have their turn
-/// again, and it waits for twice as long the next time.
+/// again for as long, and it waits for twice as long the next time. No call takes longer than its
+/// timeout, so there is no need to wait for longer than that.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Readers that may hand out messages at the same time: more than a stream has shards.
@@ -35,6 +36,8 @@ pub(super) struct Ward {
     turns: Mutex<Turns>,
     /// Whether a suspect of the handler has run in this host.
     tried: AtomicBool,
+    /// The longest that a suspect waits for all others.
+    longest: Duration,
 }
 
 #[derive(Debug)]
@@ -62,18 +65,20 @@ impl Solitude {
 
 impl Drop for Solitude {
     fn drop(&mut self) {
-        self.ward.give_others_a_turn();
+        self.ward.give_others(SHIFT);
     }
 }
 
 impl Ward {
-    pub(super) fn new(cell: Arc<Semaphore>) -> Self {
+    /// The ward of a handler whose calls take `timeout` at most.
+    pub(super) fn new(cell: Arc<Semaphore>, timeout: Duration) -> Self {
         Self {
             places: Arc::new(Semaphore::new(PLACES as usize)),
             cell,
             streams: Mutex::default(),
             turns: Mutex::new(Turns { others_until: None, patience: PATIENCE }),
             tried: AtomicBool::new(false),
+            longest: timeout.saturating_add(PATIENCE),
         }
     }
 
@@ -116,21 +121,22 @@ impl Ward {
             let patience = self.turns().patience;
             let places = timeout(patience, self.quiet()).await.ok().flatten();
             let Some(places) = places else {
-                self.turns().patience = patience.saturating_mul(2);
+                self.turns().patience = patience.saturating_mul(2).min(self.longest);
+                self.give_others(patience);
                 return None;
             };
             self.turns().patience = PATIENCE;
-            let cell = timeout(SHIFT, self.cell.clone().acquire_owned()).await.ok()?.ok()?;
+            let cell = timeout(SHIFT, self.cell.clone().acquire_owned()).await;
+            let Ok(Ok(cell)) = cell else {
+                self.give_others(SHIFT);
+                return None;
+            };
             Some((places, cell))
         };
-        let entered = tokio::select! {
+        let (places, cell) = tokio::select! {
             biased;
             () = stop.cancelled() => return None,
-            entered = entering => entered,
-        };
-        let Some((places, cell)) = entered else {
-            self.give_others_a_turn();
-            return None;
+            entered = entering => entered?,
         };
         let until = Instant::now() + SHIFT;
         Some(Solitude { ward: self.clone(), until, _places: places, _cell: cell })
@@ -158,8 +164,8 @@ impl Ward {
         Some(places)
     }
 
-    fn give_others_a_turn(&self) {
-        self.turns().others_until = Some(Instant::now() + SHIFT);
+    fn give_others(&self, turn: Duration) {
+        self.turns().others_until = Some(Instant::now() + turn);
     }
 
     fn streams(&self) -> MutexGuard<'_, Vec<Weak<Held>>> {
@@ -177,7 +183,7 @@ mod tests {
     use crate::message::Attempt;
 
     fn ward() -> Arc<Ward> {
-        Arc::new(Ward::new(Arc::new(Semaphore::new(1))))
+        Arc::new(Ward::new(Arc::new(Semaphore::new(1)), Duration::from_secs(60)))
     }
 
     #[tokio::test]
@@ -210,11 +216,14 @@ mod tests {
         let (ward, stop, held) = (ward(), Stop::new(), Arc::new(Held::default()));
         ward.mind(&held);
         let _at_work = held.issue("1-1".parse().unwrap(), Attempt::FIRST);
-        let patience = Duration::from_millis(5);
+        let patience = Duration::from_millis(300);
         ward.turns().patience = patience;
         assert!(ward.alone(&stop).await.is_none());
         assert!(ward.beside(&stop).await.is_some());
-        assert!(ward.until_turn() > Duration::ZERO);
+        assert!(
+            (Duration::ZERO..=patience).contains(&ward.until_turn()),
+            "for as long as it waited"
+        );
         assert_eq!(ward.turns().patience, 2 * patience);
         ward.turns().patience = Duration::from_secs(3600);
         stop.cancel();
@@ -224,7 +233,7 @@ mod tests {
     #[tokio::test]
     async fn of_all_handlers_one_suspect_is_alone_at_a_time() {
         let (cell, stop) = (Arc::new(Semaphore::new(1)), Stop::new());
-        let wards = [(); 2].map(|()| Arc::new(Ward::new(cell.clone())));
+        let wards = [(); 2].map(|()| Arc::new(Ward::new(cell.clone(), PATIENCE)));
         let alone = wards[0].alone(&stop).await;
         assert!(wards[1].alone(&stop).await.is_none());
         assert!(wards[1].beside(&stop).await.is_some(), "its others do not wait for that");
