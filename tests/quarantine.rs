@@ -2,6 +2,10 @@
 //! what it takes to be buried.
 
 mod harness;
+#[path = "quarantine/holds.rs"]
+mod holds;
+#[path = "quarantine/trouble.rs"]
+mod trouble;
 
 use std::time::Duration;
 

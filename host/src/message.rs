@@ -274,9 +274,14 @@ impl Held {
         std::mem::take(&mut self.lock().forgotten)
     }
 
+    /// Whether no delivery waits for its handler, or is with it.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.at_work.load(Ordering::Acquire) == 0
+    }
+
     /// Waits until no delivery waits for its handler, or is with it.
     pub(crate) async fn at_rest(&self) {
-        while self.at_work.load(Ordering::Acquire) > 0 {
+        while !self.is_at_rest() {
             self.at_rest.notified().await;
         }
     }

@@ -34,6 +34,8 @@ pub(super) enum Terms {
     Crowd,
     /// To run alone.
     Alone,
+    /// To run alone, after one more death of a host that an earlier claim may have noted already.
+    Again,
     /// To run alone, after one more death of a host.
     Died,
     /// Likewise, as the first that this host runs alone.
@@ -50,6 +52,7 @@ impl Terms {
         match self {
             Self::Crowd => "crowd",
             Self::Alone => "alone",
+            Self::Again => "again",
             Self::Died => "died",
             Self::First => "first",
             Self::Together => "together",

@@ -4,6 +4,7 @@
 //! takes; a watchdog ends it, and with it whatever the server may still send
 //! there. What was on its way then is found in this consumer's own pending list.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::lease;
 use super::portion::{Portion, REPLY_BYTES};
 use super::post::Post;
 use super::presence::Presence;
-use super::quarantine::Next;
+use super::quarantine::Whose;
 use super::rate::Meter;
 use super::reign::Wire;
 use super::reply::{self, RawEntry, UnexpectedReply};
@@ -58,6 +59,8 @@ pub(super) struct State {
     backoff: Backoff,
     turn: Turn,
     portion: Portion,
+    /// The name that is to replace a contested one, until what is in hand has moved there.
+    moving_to: Option<String>,
     /// Connections opened so far.
     connections: u64,
 }
@@ -127,17 +130,19 @@ impl Feed {
         }
     }
 
-    /// Waits while the handler is held; other handlers' suspects may run meanwhile.
+    /// Waits while the handler is held.
     async fn rest(&mut self) {
-        let gone = async {
-            self.returns.quarantine.give_way().await;
-            std::future::pending().await
-        };
         tokio::select! {
-            () = self.post.valve.open() => {}
+            biased;
             () = self.stop.cancelled() => {}
-            () = gone => {}
+            () = self.post.valve.open() => {}
+            never = self.returns.quarantine.stand_down() => match never {},
         }
+    }
+
+    /// What there is to do while nothing is to be read; may be dropped at any time.
+    pub async fn stand_down(&mut self) -> Infallible {
+        self.returns.quarantine.stand_down().await
     }
 
     async fn step(&mut self, slots: usize) -> Result<Vec<Delivery>, ReadError> {
@@ -147,10 +152,17 @@ impl Feed {
         if self.presence.is_contested() {
             self.move_out().await?;
         }
-        match self.returns.quarantine.next(slots, &self.stop).await? {
-            Next::Alone(suspects) => return self.in_time(suspects).await,
-            Next::Nobody => return Ok(Vec::new()),
-            Next::Crowd => {}
+        if let Some(early) = self.early().await? {
+            return Ok(early);
+        }
+        match self.returns.quarantine.whose_turn(&self.stop).await? {
+            Whose::Suspects => {
+                if let Some(suspects) = self.suspects(slots).await? {
+                    return Ok(suspects);
+                }
+            }
+            Whose::Nobodys => return Ok(Vec::new()),
+            Whose::Everyones => {}
         }
         let found = match self.meter.take() {
             Some(mut meter) => {
@@ -164,23 +176,6 @@ impl Feed {
             self.returns.quarantine.hurry();
         }
         Ok(found)
-    }
-
-    /// Suspects, once there are tokens for them where the handler has a rate.
-    async fn in_time(&mut self, suspects: Vec<Delivery>) -> Result<Vec<Delivery>, ReadError> {
-        let Some(mut meter) = self.meter.take() else { return Ok(suspects) };
-        meter.early.extend(suspects);
-        let ripe = loop {
-            match meter.ripened().await {
-                Ok(ripe) if ripe.is_empty() && !self.stop.is_cancelled() => {}
-                done => break done,
-            }
-            if self.post.valve.is_shut() {
-                self.rest().await;
-            }
-        };
-        self.meter = Some(meter);
-        ripe
     }
 
     async fn unmetered(&mut self, slots: usize) -> Result<Vec<Delivery>, ReadError> {
@@ -209,12 +204,18 @@ impl Feed {
 
     /// Leaves a name that another host has as well. What is in hand moves along, unless the
     /// other host has taken it for lost: then only its settlement counts.
+    ///
+    /// It goes first: until it could, it is settled under the name that it is pending for.
     async fn move_out(&mut self) -> Result<(), ReadError> {
-        let old = self.presence.rename().await?;
+        let old = self.post.consumer.now();
+        let new = self.presence.another_name(self.state.moving_to.as_deref()).await?;
+        let new = &**self.state.moving_to.insert(new);
+        lease::move_along(&self.post, [&old, new]).await?;
+        self.presence.go_by(new);
         tracing::warn!(handler = %self.post.handler.name, stream = %self.post.handler.stream, from = %old,
-            consumer = %self.post.consumer.now(), "reading under another name from now on");
+            consumer = new, "reading under another name from now on");
+        self.state.moving_to = None;
         self.returns.look_for_lost();
-        lease::pass(&self.post, &old, &self.post.held.ids()).await?;
         Ok(())
     }
 
@@ -243,10 +244,11 @@ impl Feed {
     /// How long a read may block: not at all where entries that come back were not looked for.
     pub(super) fn patience(&self, turn: Turn) -> Option<Duration> {
         let unblocks = self.state.reader.as_ref().is_some_and(|reader| reader.client_id.is_some());
+        let longest = if unblocks { BLOCK } else { SHORT_BLOCK };
         match turn {
-            // Suspects wait for a moment when there is nothing else to do.
-            Turn::Returned if self.returns.quarantine.is_busy() => None,
-            Turn::Returned => Some(if unblocks { BLOCK } else { SHORT_BLOCK }),
+            // Suspects wait for a moment when there is nothing else to do. No time at all would be for ever.
+            Turn::Returned => Some(longest.min(self.returns.quarantine.until_turn()))
+                .filter(|patience| patience.as_millis() > 0),
             Turn::New => None,
         }
     }
@@ -372,6 +374,7 @@ impl Feed {
     async fn cope(&mut self, error: ReadError) {
         let trouble = error.trouble();
         self.post.figures.trouble(trouble.as_str());
+        self.returns.quarantine.step_aside();
         let (handler, stream) = (&self.post.handler.name, &self.post.handler.stream);
         if trouble == Trouble::GroupGone {
             if self.heal(&error).await {

@@ -45,7 +45,7 @@ async fn renew(post: &Post, ids: &[MessageId]) -> Result<(), ReadError> {
     let name = post.consumer.now();
     let mut lost = Vec::new();
     for batch in ids.chunks(BATCH) {
-        let answers = pass(post, &name, batch).await?;
+        let answers = pass(post, [&name, &name], batch).await?;
         // Those no longer pending are settled, and those without a body are only to be settled.
         for (id, answer) in batch.iter().zip(answers) {
             let taken = answer == Value::Int(-1) && *name == *post.consumer.now();
@@ -64,16 +64,27 @@ async fn renew(post: &Post, ids: &[MessageId]) -> Result<(), ReadError> {
     Ok(())
 }
 
-/// Passes what is in hand from one consumer to the one that this host is now; gives an answer for each.
+/// Has all that is in hand be pending for another name of this host.
+pub(super) async fn move_along(post: &Post, names: [&str; 2]) -> Result<(), ReadError> {
+    let ids = post.held.ids();
+    for (id, answer) in ids.iter().zip(pass(post, names, &ids).await?) {
+        if answer == Value::Int(1) {
+            post.held.renewed(id);
+        }
+    }
+    Ok(())
+}
+
+/// Passes what is in hand from one name of this host to another; gives an answer for each.
 pub(super) async fn pass(
     post: &Post,
-    holder: &str,
+    [from, to]: [&str; 2],
     ids: &[MessageId],
 ) -> Result<Vec<Value>, ReadError> {
     let mut answers = Vec::with_capacity(ids.len());
     for batch in ids.chunks(BATCH) {
         let mut passing = Lua::Renew.call(&[&post.keys.stream]);
-        passing.arg(&*post.handler.group).arg(holder).arg(&post.consumer).arg(WAITING);
+        passing.arg(&*post.handler.group).arg(from).arg(to).arg(WAITING);
         for id in batch {
             passing.arg(id.to_string());
         }

@@ -45,6 +45,7 @@ mod reign;
 mod repeats;
 mod replay;
 mod reply;
+mod rest;
 mod retries;
 mod returns;
 mod scripts;

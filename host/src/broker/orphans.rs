@@ -303,7 +303,7 @@ impl Orphans {
     async fn regain(&self, from: &str, ids: &[MessageId]) -> Result<(), ReadError> {
         let held = &self.post.held;
         let ours: Vec<_> = ids.iter().filter(|id| held.contains(id)).copied().collect();
-        let answers = lease::pass(&self.post, from, &ours).await?;
+        let answers = lease::pass(&self.post, [from, &self.post.consumer.now()], &ours).await?;
         let regained = ours.iter().zip(answers).filter(|(_, answer)| *answer == Value::Int(1));
         regained.for_each(|(id, _)| held.renewed(id));
         Ok(())

@@ -171,7 +171,7 @@ impl Presence {
             inherits: AtomicBool::new(false),
             on_trial: Mutex::default(),
         };
-        presence.find_name().await?;
+        presence.name.set(&presence.find_name().await?);
         Ok(presence)
     }
 
@@ -219,18 +219,34 @@ impl Presence {
     /// Leaves a contested name to the other host and takes another. Gives the old one.
     pub(super) async fn rename(&self) -> RedisResult<Arc<str>> {
         let old = self.name.now();
-        self.find_name().await?;
-        self.contested.store(false, Ordering::Release);
+        self.go_by(&self.find_name().await?);
         Ok(old)
     }
 
-    async fn find_name(&self) -> RedisResult<()> {
+    /// A name to take instead of a contested one. It is held from now on, but not gone by yet.
+    ///
+    /// `before` is what this gave when it was last asked, if nothing came of that.
+    pub(super) async fn another_name(&self, before: Option<&str>) -> RedisResult<String> {
+        if let Some(name) = before
+            && !matches!(self.hold(name, 0.0, b"").await?, Hold::Others(_))
+        {
+            return Ok(name.to_owned());
+        }
+        self.find_name().await
+    }
+
+    /// Leaves a contested name to the other host.
+    pub(super) fn go_by(&self, name: &str) {
+        self.name.set(name);
+        self.contested.store(false, Ordering::Release);
+    }
+
+    async fn find_name(&self) -> RedisResult<String> {
         let wanted = &self.wanted;
         for number in 1..=NAMES {
             let name = if number == 1 { wanted.clone() } else { format!("{wanted}-{number}") };
             if self.take(&name).await? {
-                self.name.set(&name);
-                return Ok(());
+                return Ok(name);
             }
         }
         let text = format!("{NAMES} live hosts are named `{wanted}`; set another `name` in [host]");

@@ -6,6 +6,8 @@
 //! a host that died with nothing else to blame buries it. One that lets its host live is a
 //! suspect no longer. Who is next, and with whom, is said by [`Suspects`].
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +19,9 @@ use super::feed::ReadError;
 use super::keys::WAITING;
 use super::post::Post;
 use super::presence::Presence;
+use super::rest::Rest;
 use super::suspects::{Group, Suspects};
+use super::trouble::Trouble;
 use crate::message::{Delivery, MessageId};
 use crate::outcome::Reason;
 use crate::shutdown::Stop;
@@ -26,7 +30,8 @@ use crate::shutdown::Stop;
 const SHIFT: Duration = Duration::from_secs(1);
 
 /// At first a suspect waits this long for all others to be done; then they have their turn
-/// again, and it waits for twice as long the next time: one may wait for another to be read.
+/// again for as long, and it waits for twice as long the next time: one may wait for another to be
+/// read. No call takes longer than its timeout, so there is no need to wait for longer than that.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The suspects of one handler that this host knows of.
@@ -41,16 +46,20 @@ pub(super) struct Quarantine {
     /// When the turn of whoever has it ends.
     shift_ends: Option<Instant>,
     patience: Duration,
+    /// Those on trial may not be decided yet.
+    is_trying: bool,
+    rest: Rest,
 }
 
 /// Whose turn it is.
-pub(super) enum Next {
-    /// That of these, with nothing beside them: nothing may be read until they are decided.
-    Alone(Vec<Delivery>),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// The suspects', with nothing beside them: nothing else may be read until they are decided.
+    Suspects,
     /// Everyone's.
-    Crowd,
-    /// Nobody's: the host stops.
-    Nobody,
+    Everyones,
+    /// Nobody's: the host stops, or the handler is held.
+    Nobodys,
 }
 
 impl Quarantine {
@@ -60,9 +69,18 @@ impl Quarantine {
         claims: Claims,
         cell: Arc<Semaphore>,
     ) -> Self {
-        let (permit, shift_ends) = (None, None);
-        let (suspects, patience) = (Suspects::default(), PATIENCE);
-        Self { post, presence, claims, cell, permit, suspects, shift_ends, patience }
+        Self {
+            post,
+            presence,
+            claims,
+            cell,
+            permit: None,
+            suspects: Suspects::default(),
+            shift_ends: None,
+            patience: PATIENCE,
+            is_trying: false,
+            rest: Rest::default(),
+        }
     }
 
     /// Whether suspects wait for their turn.
@@ -93,52 +111,80 @@ impl Quarantine {
         }
     }
 
-    /// Waits until nothing else is at work if it is the suspects' turn, and gives those that are
-    /// next, `most` at most.
-    pub(super) async fn next(&mut self, most: usize, stop: &Stop) -> Result<Next, ReadError> {
-        let running = self.presence.on_trial();
-        if running.is_empty() && !self.is_turn() {
-            return Ok(Next::Crowd);
+    /// Waits until nothing else is at work if it is the suspects' turn, and forgives those that ran.
+    ///
+    /// # Errors
+    ///
+    /// What concerns reading as a whole; other trouble is logged, and suspects are left alone for a while.
+    pub(super) async fn whose_turn(&mut self, stop: &Stop) -> Result<Whose, ReadError> {
+        if self.is_trying {
+            tokio::select! {
+                biased;
+                () = held_back(&self.post, stop) => return Ok(Whose::Nobodys),
+                () = self.post.held.at_rest() => self.is_trying = false,
+            }
         }
-        let patience = running.is_empty().then_some(self.patience);
+        if self.rest.left().is_none()
+            && let Err(error) = self.acquit().await
+        {
+            self.leave_alone(error)?;
+        }
+        if !self.is_turn() {
+            self.permit = None;
+            return Ok(Whose::Everyones);
+        }
         tokio::select! {
             biased;
-            () = stop.cancelled() => return Ok(Next::Nobody),
+            () = held_back(&self.post, stop) => return Ok(Whose::Nobodys),
             () = self.post.held.at_rest() => self.patience = PATIENCE,
-            () = tokio::time::sleep(patience.unwrap_or_default()), if patience.is_some() => {
-                self.patience = self.patience.saturating_mul(2);
+            () = tokio::time::sleep(self.patience) => {
                 self.permit = None;
-                self.shift_ends = Some(Instant::now() + SHIFT);
-                return Ok(Next::Crowd);
+                self.shift_ends = Some(Instant::now() + self.patience);
+                let longest = self.post.handler.timeout.saturating_add(PATIENCE);
+                self.patience = self.patience.saturating_mul(2).min(longest);
+                return Ok(Whose::Everyones);
             }
         }
-        if !running.is_empty() {
-            self.post.link.query(&self.presence.acquitting(&running)).await?;
-            self.presence.try_alone(Vec::new());
-        }
-        if self.is_turn() && self.enter(stop).await {
-            let burst = self.post.handler.rate.map(|rate| rate.burst.get() as usize);
-            let most = most.min(burst.unwrap_or(most));
-            while let Some(group) = self.suspects.next(most) {
-                let taken = self.take(group).await?;
-                if !taken.is_empty() {
-                    return Ok(Next::Alone(taken));
-                }
-            }
-        }
-        // First: whatever comes of the rest, another handler may need the place.
-        self.permit = None;
-        if !self.is_busy() {
-            self.tidy().await?;
-        }
-        Ok(Next::Crowd)
+        Ok(self.enter(stop).await)
     }
 
-    /// Leaves the place to other handlers' suspects, once those that run are decided: nothing more
-    /// of this handler is to be read for now.
-    pub(super) async fn give_way(&mut self) {
-        if self.permit.is_some() {
-            self.post.held.at_rest().await;
+    /// The suspects that are next, `most` at most, where it is their turn; none where it is not any more.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::whose_turn`].
+    pub(super) async fn take(&mut self, most: usize) -> Result<Vec<Delivery>, ReadError> {
+        match self.take_first(most).await {
+            Ok(taken) if !taken.is_empty() => return Ok(taken),
+            Ok(_) => {}
+            Err(error) => self.leave_alone(error)?,
+        }
+        self.permit = None;
+        Ok(Vec::new())
+    }
+
+    /// Sees out what runs alone, forgives it, and leaves the one place to other handlers: for as long as
+    /// this is polled, which may end at any time.
+    pub(super) async fn stand_down(&mut self) -> Infallible {
+        loop {
+            if self.is_trying {
+                self.post.held.at_rest().await;
+            }
+            self.is_trying = false;
+            self.permit = None;
+            if let Some(left) = self.rest.left() {
+                tokio::time::sleep(left).await;
+            }
+            match self.acquit().await {
+                Ok(()) => pending().await,
+                Err(error) => self.begin_rest(&error),
+            }
+        }
+    }
+
+    /// Leaves the one place to other handlers, unless a suspect still runs.
+    pub(super) fn step_aside(&mut self) {
+        if !self.is_trying {
             self.permit = None;
         }
     }
@@ -151,42 +197,110 @@ impl Quarantine {
 
     /// Ends the turn of all others, as they have nothing to do.
     pub(super) fn hurry(&mut self) {
-        if self.permit.is_none() {
+        if self.permit.is_none() && !self.would_wait_again() {
             self.shift_ends = None;
         }
     }
 
     /// Whether it is a suspect's turn.
     pub(super) fn is_turn(&self) -> bool {
-        self.is_busy() && (self.permit.is_some() || self.shift_ends.is_none_or(is_past))
+        self.is_ready() && (self.permit.is_some() || self.shift_ends.is_none_or(is_past))
     }
 
-    /// Takes the one place where suspects run; gives whether it has it. All others have their
-    /// turn after a while, and also while another handler has the place.
-    async fn enter(&mut self, stop: &Stop) -> bool {
-        if self.permit.is_some() {
-            if self.shift_ends.is_none_or(is_past) {
-                self.permit = None;
-                self.shift_ends = Some(Instant::now() + SHIFT);
-            }
-            return self.permit.is_some();
+    /// How long others may wait for messages: not at all where suspects could run meanwhile.
+    pub(super) fn until_turn(&self) -> Duration {
+        if !self.is_ready() {
+            return Duration::MAX;
         }
-        let entering = timeout(SHIFT, self.cell.clone().acquire_owned());
-        self.permit = tokio::select! {
-            entered = entering => entered.ok().and_then(Result::ok),
-            () = stop.cancelled() => None,
-        };
-        self.shift_ends = Some(Instant::now() + SHIFT);
-        self.permit.is_some()
+        let turn_ends = self.shift_ends.filter(|_| self.would_wait_again());
+        turn_ends.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()))
     }
 
-    async fn take(&mut self, group: Group) -> Result<Vec<Delivery>, ReadError> {
+    /// Whether suspects wait for nothing but their turn.
+    fn is_ready(&self) -> bool {
+        self.is_busy() && self.rest.left().is_none()
+    }
+
+    /// Whether the last wait was in vain, and the next would be: something is at work still.
+    fn would_wait_again(&self) -> bool {
+        self.patience > PATIENCE && !self.post.held.is_at_rest()
+    }
+
+    /// Takes the one place where suspects run. All others have their turn after a while, and also
+    /// while another handler has the place.
+    async fn enter(&mut self, stop: &Stop) -> Whose {
+        if self.permit.is_some() {
+            if !self.shift_ends.is_none_or(is_past) {
+                return Whose::Suspects;
+            }
+            self.permit = None;
+        } else {
+            let entering = timeout(SHIFT, self.cell.clone().acquire_owned());
+            self.permit = tokio::select! {
+                biased;
+                () = held_back(&self.post, stop) => return Whose::Nobodys,
+                entered = entering => entered.ok().and_then(Result::ok),
+            };
+        }
+        self.shift_ends = Some(Instant::now() + SHIFT);
+        if self.permit.is_some() { Whose::Suspects } else { Whose::Everyones }
+    }
+
+    /// Forgives those on trial: they are decided, and let their host live.
+    async fn acquit(&mut self) -> Result<(), ReadError> {
+        let survivors = self.presence.on_trial();
+        if survivors.is_empty() {
+            return Ok(());
+        }
+        self.post.link.query(&self.presence.acquitting(&survivors)).await?;
+        self.presence.try_alone(Vec::new());
+        self.rest = Rest::default();
+        Ok(())
+    }
+
+    /// Leaves suspects alone for a while after trouble that says nothing of reading as a whole.
+    fn leave_alone(&mut self, error: ReadError) -> Result<(), ReadError> {
+        let trouble = error.trouble();
+        // What a server without memory refuses to note it may still give to read.
+        if !trouble.is_of_one_request() && trouble != Trouble::Unwritable {
+            return Err(error);
+        }
+        self.post.figures.trouble(trouble.as_str());
+        self.begin_rest(&error);
+        Ok(())
+    }
+
+    fn begin_rest(&mut self, error: &ReadError) {
+        // Scripts that the server forgot are there again at the next try.
+        if self.rest.is_fresh() && error.trouble() != Trouble::ScriptsGone {
+            tracing::error!(handler = %self.post.handler.name, stream = %self.post.handler.stream, %error,
+                "cannot run apart what was in flight when its host died; trying again, and reading on");
+        }
+        self.post.wake.after(self.rest.begin());
+    }
+
+    async fn take_first(&mut self, most: usize) -> Result<Vec<Delivery>, ReadError> {
+        while let Some(group) = self.suspects.next(most) {
+            let taken = self.claim(group).await?;
+            if !taken.is_empty() {
+                return Ok(taken);
+            }
+        }
+        self.tidy().await?;
+        Ok(Vec::new())
+    }
+
+    async fn claim(&mut self, group: Group) -> Result<Vec<Delivery>, ReadError> {
         let claimed = self.claims.claim(&group.holder, &group.ids, group.terms).await;
-        let claimed = claimed.inspect_err(|_| {
-            // They may have been taken: then how they run is noted already, and nobody died since.
-            let holder = self.post.consumer.now();
-            self.suspects.set_apart(&group.ids, &holder, Terms::Alone);
+        let claimed = claimed.inspect_err(|error| {
+            // Those of another holder that were taken after all are found among our own.
+            if may_have_been_done(error) && group.holder == self.post.consumer.now() {
+                self.suspects.set_apart(&group.ids, &group.holder, Terms::Again);
+            } else {
+                self.suspects.restore(&group);
+            }
         })?;
+        self.rest = Rest::default();
         self.suspects.put_back(&group, group.ids.get(claimed.seen..).unwrap_or_default());
         self.suspects.set_apart(&claimed.suspects, &group.holder, Terms::Died);
         if &*group.holder == WAITING {
@@ -203,10 +317,24 @@ impl Quarantine {
         }
         if !tried.is_empty() {
             self.suspects.ran();
+            self.is_trying = true;
             self.presence.try_alone(tried.iter().map(|taken| taken.delivery.message.id).collect());
         }
         Ok(tried.into_iter().map(|taken| taken.delivery).collect())
     }
+}
+
+/// Waits until the host is to stop, or the handler is held.
+async fn held_back(post: &Post, stop: &Stop) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = post.valve.shut() => {}
+    }
+}
+
+/// Whether a request that failed may have been carried out, and only its answer was lost.
+fn may_have_been_done(error: &ReadError) -> bool {
+    matches!(error, ReadError::Reply(_)) || error.trouble().ends_connection()
 }
 
 fn is_past(at: Instant) -> bool {

@@ -39,7 +39,7 @@ pub(super) struct Meter {
     key: String,
     /// Tokens to give back.
     pub(super) unused: usize,
-    pub(super) early: Vec<Delivery>,
+    early: Vec<Delivery>,
     /// When those that were read without a token may be handed on, once that is known.
     ripe: Option<Instant>,
 }
@@ -71,28 +71,61 @@ impl Feed {
         meter: &mut Meter,
         slots: usize,
     ) -> Result<Vec<Delivery>, ReadError> {
-        if meter.early.is_empty() {
-            let tokens = meter.tokens(slots).await?;
-            if tokens == 0 {
-                return Ok(Vec::new());
-            }
-            // Until something comes of them.
-            meter.unused += tokens;
-            let turn = self.take_turn();
-            let returned = self.returned(turn, tokens).await?;
-            let patience = if returned.is_none() { self.patience(turn) } else { None };
-            let found = match returned {
-                Some(returned) => returned,
-                None => self.read(tokens, None).await?,
-            };
-            meter.unused = meter.unused.saturating_sub(found.len());
-            if !found.is_empty() || patience.is_none() {
-                return Ok(found);
-            }
-            meter.give_back().await?;
-            meter.early = self.read(1, patience).await?;
+        let tokens = meter.tokens(slots).await?;
+        if tokens == 0 {
+            return Ok(Vec::new());
         }
+        // Until something comes of them.
+        meter.unused += tokens;
+        let turn = self.take_turn();
+        let returned = self.returned(turn, tokens).await?;
+        let patience = if returned.is_none() { self.patience(turn) } else { None };
+        let found = match returned {
+            Some(returned) => returned,
+            None => self.read(tokens, None).await?,
+        };
+        meter.unused = meter.unused.saturating_sub(found.len());
+        if !found.is_empty() || patience.is_none() {
+            return Ok(found);
+        }
+        meter.give_back().await?;
+        meter.early = self.read(1, patience).await?;
         meter.ripened().await
+    }
+
+    /// What was read without a token, before anything else; none where nothing was.
+    pub(super) async fn early(&mut self) -> Result<Option<Vec<Delivery>>, ReadError> {
+        let early = self.meter.as_mut().filter(|meter| !meter.early.is_empty());
+        let Some(meter) = early else { return Ok(None) };
+        meter.ripened().await.map(Some)
+    }
+
+    /// Suspects, as many as there are tokens for where the handler has a rate; none where it is the
+    /// turn of all others after all.
+    pub(super) async fn suspects(
+        &mut self,
+        slots: usize,
+    ) -> Result<Option<Vec<Delivery>>, ReadError> {
+        let quarantine = &mut self.returns.quarantine;
+        let Some(meter) = &mut self.meter else {
+            let found = quarantine.take(slots).await?;
+            return Ok((!found.is_empty()).then_some(found));
+        };
+        let tokens = meter.tokens(slots).await?;
+        meter.unused += tokens;
+        if tokens == 0 || self.post.valve.is_shut() {
+            return Ok(Some(Vec::new()));
+        }
+        let found = quarantine.take(tokens).await?;
+        meter.unused = meter.unused.saturating_sub(found.len());
+        if found.is_empty() {
+            return Ok(None);
+        }
+        if meter.unused > 0 {
+            // Nothing more is read while they run. Should these be lost on their way, a few are too few.
+            let _ = meter.give_back().await;
+        }
+        Ok(Some(found))
     }
 }
 

@@ -9,7 +9,6 @@ use redis::Value;
 use tokio::time::Instant;
 
 use super::claim::{Claims, Terms};
-use super::connect::Backoff;
 use super::feed::ReadError;
 use super::keys::WAITING;
 use super::orphans::{Orphans, PAGE};
@@ -17,6 +16,7 @@ use super::post::Post;
 use super::presence::{LIFETIME, Presence};
 use super::quarantine::Quarantine;
 use super::reply::{self, number};
+use super::rest::Rest;
 use super::settle::Settler;
 use super::trouble::Trouble;
 use crate::message::{Delivery, MessageId};
@@ -62,20 +62,6 @@ impl Source {
     /// All of them, from this one on.
     fn and_the_others(self) -> impl Iterator<Item = Self> {
         (0..Self::ALL.len()).map(move |step| Self::ALL[(self as usize + step) % Self::ALL.len()])
-    }
-}
-
-/// How long a source that gives trouble is left alone.
-#[derive(Default)]
-struct Rest {
-    backoff: Backoff,
-    until: Option<Instant>,
-}
-
-impl Rest {
-    fn left(&self) -> Option<Duration> {
-        let left = self.until?.saturating_duration_since(Instant::now());
-        (!left.is_zero()).then_some(left)
     }
 }
 
@@ -171,7 +157,7 @@ impl Returns {
     fn rest(&mut self, source: Source, error: &ReadError) {
         let rest = &mut self.rests[source as usize];
         // Scripts that the server forgot are there again at the next try.
-        if rest.backoff.is_fresh() && error.trouble() != Trouble::ScriptsGone {
+        if rest.is_fresh() && error.trouble() != Trouble::ScriptsGone {
             let what = match source {
                 Source::Due => "retries that are due",
                 Source::Lost => "entries whose replies were lost",
@@ -180,8 +166,7 @@ impl Returns {
             tracing::error!(handler = %self.post.handler.name, stream = %self.post.handler.stream, %error,
                 "cannot take back {what}; trying again, and reading on");
         }
-        let wait = rest.backoff.next();
-        rest.until = Some(Instant::now() + wait);
+        let wait = rest.begin();
         self.post.wake.after(wait);
     }
 

@@ -1,5 +1,8 @@
 //! Where a handler's deliveries come from.
 
+use std::convert::Infallible;
+use std::future::pending;
+
 use super::channel::Listening;
 use super::feed::Feed;
 use super::ordered::Ordered;
@@ -22,6 +25,15 @@ impl Source {
             Self::Shared(feed) => feed.next(slots).await,
             Self::Owned(ordered) => ordered.next(slots).await,
             Self::Channel(listening) => listening.next(slots).await,
+        }
+    }
+
+    /// What there is to do while nothing is to be read, as a circuit is open; may be dropped at any time.
+    pub async fn stand_down(&mut self) -> Infallible {
+        match self {
+            Self::Shared(feed) => feed.stand_down().await,
+            Self::Owned(ordered) => ordered.stand_down().await,
+            Self::Channel(_) => pending().await,
         }
     }
 }

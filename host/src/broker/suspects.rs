@@ -73,7 +73,7 @@ impl Suspects {
                 let suspect = Suspect { id: *id, holder: holder.clone(), terms };
                 match terms {
                     Terms::Died => self.fresh.push_back(suspect),
-                    Terms::Crowd | Terms::Alone | Terms::First | Terms::Together => {
+                    Terms::Crowd | Terms::Alone | Terms::Again | Terms::First | Terms::Together => {
                         self.apart.push_back(suspect);
                     }
                 }
@@ -112,6 +112,19 @@ impl Suspects {
         for id in ids.iter().rev() {
             let holder = group.holder.clone();
             self.fresh.push_front(Suspect { id: *id, holder, terms: Terms::Died });
+        }
+    }
+
+    /// Puts a group back as it was before it was next.
+    pub(super) fn restore(&mut self, group: &Group) {
+        match group.terms {
+            Terms::Together => self.put_back(group, &group.ids),
+            Terms::Died | Terms::First => {
+                self.set_apart(&group.ids, &group.holder, Terms::Died);
+            }
+            terms @ (Terms::Crowd | Terms::Alone | Terms::Again) => {
+                self.set_apart(&group.ids, &group.holder, terms);
+            }
         }
     }
 
@@ -179,6 +192,22 @@ mod tests {
         let mut next = || suspects.next(32).unwrap();
         assert_eq!((next().ids, next().ids), (vec![group.ids[0]], vec![group.ids[1]]));
         assert_eq!(next().ids[..2], group.ids[30..]);
+    }
+
+    #[test]
+    fn what_could_not_be_taken_is_next_on_the_same_terms() {
+        for (count, expected) in [(20, Terms::Together), (2, Terms::First)] {
+            let mut suspects = of(count);
+            let group = suspects.next(32).unwrap();
+            assert_eq!(group.terms, expected);
+            suspects.restore(&group);
+            assert_eq!(suspects.next(32).unwrap(), group);
+        }
+        let mut suspects = of(2);
+        suspects.add(ids(3)[2..].iter(), &"other".into(), Terms::Alone);
+        let group = suspects.next(32).unwrap();
+        suspects.restore(&group);
+        assert_eq!((suspects.next(32).unwrap(), group.terms), (group, Terms::Alone));
     }
 
     #[test]

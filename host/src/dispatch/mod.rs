@@ -100,7 +100,9 @@ impl Dispatch {
                 () = self.stop.cancelled() => return,
                 free = self.ready(&mut slots, settler) => free,
             };
-            let Some(most) = self.admit(breaker, free.num_permits()).await else { return };
+            let Some(most) = self.admit(breaker, &mut source, free.num_permits()).await else {
+                return;
+            };
             let deliveries = tokio::select! {
                 biased;
                 deliveries = source.next(most) => deliveries,
@@ -137,11 +139,18 @@ impl Dispatch {
     }
 
     /// How many messages the circuit lets through, once it does; `None` when a stop is requested first.
-    async fn admit(&self, breaker: Option<&Breaker>, most: usize) -> Option<usize> {
+    async fn admit(
+        &self,
+        breaker: Option<&Breaker>,
+        source: &mut Source,
+        most: usize,
+    ) -> Option<usize> {
         let Some(breaker) = breaker else { return Some(most) };
         tokio::select! {
+            biased;
             () = self.stop.cancelled() => None,
             most = breaker.admit(most) => Some(most),
+            never = source.stand_down() => match never {},
         }
     }
 

@@ -4,9 +4,12 @@
 //! at most. Who they are `inherit.lua` says, and when they run `ward`. One that is fetched to
 //! run alone is noted in the same step; whoever finds the note and the host dead has the culprit.
 
+use std::convert::Infallible;
+use std::future::pending;
+
 use redis::{RedisResult, Value};
 
-use super::{Ordered, Terms};
+use super::{EVERY, Ordered, Terms};
 use crate::broker::feed::ReadError;
 use crate::broker::keys::WAITING;
 use crate::broker::scripts::Lua;
@@ -52,6 +55,17 @@ impl Ordered {
         if let Some(id) = self.running.take() {
             self.lanes.suspect(&id);
         }
+    }
+
+    /// Sees out the one that runs alone, and lets all others have their turn: for as long as this is
+    /// polled, which may end at any time.
+    pub(in crate::broker) async fn stand_down(&mut self) -> Infallible {
+        while let Err(error) = self.see_out().await {
+            tracing::debug!(handler = %self.post.handler.name, %error, "cannot forgive what ran alone; trying again");
+            tokio::time::sleep(EVERY).await;
+        }
+        self.go_among_others();
+        pending().await
     }
 
     /// Lets all others have their turn, unless a suspect still runs.

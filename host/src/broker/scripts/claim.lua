@@ -6,6 +6,7 @@
 -- Terms
 --   'crowd'     entries that may run beside others: suspects are only named
 --   'alone'     entries that run alone: suspects too
+--   'again'     as 'died', where an earlier claim may have been carried out: a trial that is noted stays
 --   'died'      as 'alone', of a host that died with them
 --   'first'     likewise, the first that the taker runs alone
 --   'together'  of a host that died with them, to run with others of their kind: suspects are only named
@@ -53,11 +54,12 @@ local function take(id)
     suspects[#suspects + 1] = id
     return
   end
-  if terms ~= 'crowd' and terms ~= 'alone' then
+  -- Where Redis refuses this, nothing is noted: a note is of a run that begins.
+  local fields = redis.call('XCLAIM', KEYS[1], group, taker, 0, id)[1][2]
+  if terms ~= 'crowd' and terms ~= 'alone' and (terms ~= 'again' or trial == 0) then
     trial = next_trial(trial)
     redis.call('HSET', KEYS[4], id, trial)
   end
-  local fields = redis.call('XCLAIM', KEYS[1], group, taker, 0, id)[1][2]
   redis.call('ZREM', KEYS[3], id)
   for _, text in ipairs(fields) do bytes = bytes + #text end
   taken[#taken + 1] = { id, fields, redis.call('HGET', KEYS[2], id) or '', trial }
