@@ -2,12 +2,13 @@
 
 use redis::{FromRedisValue, Value};
 
-use super::{DEATHS, FAILURES, NOBODY, WAITING, call, group, held_by, holders, put_to_wait};
+use super::{FAILURES, NOBODY, WAITING, call, group, held_by, holders, put_to_wait};
 use crate::harness::Redis;
 
 const LEASE: &str = "tidegate:{in}:lease:in:g";
 const GENERATION: &str = "tidegate:{in}:generation:in:g";
 const TENURES: &str = "tidegate:{in}:tenures:in:g";
+const DEATHS: &str = "tidegate:{in}:alone:in:g";
 const SUSPECTS: &str = "tidegate:{in}:suspects:in:g";
 
 /// Takes or keeps the lease: the tenure, or none.
@@ -37,15 +38,16 @@ fn a_lease_has_one_owner_and_no_tenure_comes_twice() {
     assert_eq!((yielded, redis.exists(LEASE), redis.exists(TENURES)), (1, false, false));
 }
 
-/// What `fetch` gives for a tenure: how many entries, and how many trimmed ones; `None` if it is over.
-fn fetch(redis: &mut Redis, tenure: &str, terms: &str, id: &str) -> Option<(usize, usize)> {
+/// What `fetch` gives for a tenure: how many entries, how many trimmed ones and how many condemned;
+/// `None` if it is over.
+fn fetch(redis: &mut Redis, tenure: &str, terms: &str, id: &str) -> Option<[usize; 3]> {
     let keys = ["in", FAILURES, WAITING, LEASE, DEATHS, SUSPECTS];
     let answer: Value = call(redis, "fetch", &keys, &["g", tenure, NOBODY, terms, id]);
-    let (entries, trimmed): (Vec<Value>, Vec<Value>) = match answer {
+    let lists: [Vec<Value>; 3] = match answer {
         Value::Int(0) => return None,
         lists => FromRedisValue::from_redis_value(lists).unwrap(),
     };
-    Some((entries.len(), trimmed.len()))
+    Some(lists.map(|list| list.len()))
 }
 
 /// What `inherit` gives for a tenure, of tenures whose hosts died and others whose hosts may have;
@@ -101,9 +103,9 @@ fn what_is_fetched_is_its_owners_and_waits_no_more() {
     redis.tell(&format!("XACK in g {settled}"));
     let trimmed = held_by(&mut redis, "b#2");
     redis.tell(&format!("XDEL in {trimmed}"));
-    assert_eq!(fetch(&mut redis, "a#1", "crowd", &waiting), Some((1, 0)));
-    assert_eq!(fetch(&mut redis, "a#1", "crowd", &settled), Some((0, 0)));
-    assert_eq!(fetch(&mut redis, "a#1", "crowd", &trimmed), Some((0, 1)));
+    assert_eq!(fetch(&mut redis, "a#1", "crowd", &waiting), Some([1, 0, 0]));
+    assert_eq!(fetch(&mut redis, "a#1", "crowd", &settled), Some([0, 0, 0]));
+    assert_eq!(fetch(&mut redis, "a#1", "crowd", &trimmed), Some([0, 1, 0]));
     assert_eq!(holders(&mut redis), ["a#1", "b#2"], "a trimmed one is for its holder to bury");
     assert!(!redis.exists(WAITING) && !redis.exists(FAILURES), "nothing of what is settled stays");
 }
@@ -131,7 +133,7 @@ fn who_dies_with_an_entry_alone_after_another_condemns_it() {
     let id = held_by(&mut redis, "a#1");
     assert_eq!(fate(&mut redis, "b#2", &["a#1"], &[]), "suspect");
     assert_eq!(holders(&mut redis), ["a#1"], "whoever is next still sees who had it");
-    assert_eq!(fetch(&mut redis, "b#2", "alone", &id), Some((1, 0)));
+    assert_eq!(fetch(&mut redis, "b#2", "first", &id), Some([1, 0, 0]));
     assert_eq!(holders(&mut redis), ["b#2"]);
     // While it is not known of both that they died, nothing is decided.
     assert_eq!(fate(&mut redis, "c#3", &["a#1"], &["b#2"]), "doubted");
@@ -139,6 +141,25 @@ fn who_dies_with_an_entry_alone_after_another_condemns_it() {
     assert_eq!(fate(&mut redis, "c#3", &["a#1", "b#2"], &[]), "condemned");
     assert_eq!(fate(&mut redis, "c#3", &[], &[]), "condemned", "that is remembered");
     assert_eq!(holders(&mut redis), ["b#2"], "it is left for its burial");
+    assert_eq!(fetch(&mut redis, "c#3", "crowd", &id), Some([0, 0, 1]), "and runs no more");
+    assert_eq!(fetch(&mut redis, "c#3", "dead", &id), Some([1, 0, 0]));
+}
+
+#[test]
+fn one_that_had_others_before_it_is_condemned_by_the_second_death_alone() {
+    let (_server, mut redis) = group();
+    let id = held_by(&mut redis, "a#1");
+    assert_eq!(fate(&mut redis, "b#2", &["a#1"], &[]), "suspect");
+    assert_eq!(fetch(&mut redis, "b#2", "alone", &id), Some([1, 0, 0]));
+    assert_eq!(fate(&mut redis, "c#3", &["a#1"], &["b#2"]), "doubted");
+    assert_eq!(fate(&mut redis, "c#3", &["a#1", "b#2"], &[]), "suspect");
+    assert_eq!(
+        fate(&mut redis, "d#4", &["a#1", "b#2"], &[]),
+        "suspect",
+        "it did not run meanwhile"
+    );
+    assert_eq!(fetch(&mut redis, "d#4", "alone", &id), Some([1, 0, 0]));
+    assert_eq!(fate(&mut redis, "e#5", &["b#2", "d#4"], &[]), "condemned");
 }
 
 #[test]
@@ -146,19 +167,19 @@ fn a_death_counts_only_with_one_before_it_and_is_forgotten_when_the_entry_runs_a
     let (_server, mut redis) = group();
     let id = held_by(&mut redis, "a#1");
     assert_eq!(fate(&mut redis, "b#2", &[], &["a#1"]), "suspect");
-    assert_eq!(fetch(&mut redis, "b#2", "alone", &id), Some((1, 0)));
+    assert_eq!(fetch(&mut redis, "b#2", "first", &id), Some([1, 0, 0]));
     // The former one only outlived its lease: this death is the first.
     assert_eq!(fate(&mut redis, "c#3", &["b#2"], &[]), "suspect");
-    assert_eq!(fetch(&mut redis, "c#3", "alone", &id), Some((1, 0)));
-    assert_eq!(fetch(&mut redis, "c#3", "alone", &id), Some((1, 0)), "another attempt");
+    assert_eq!(fetch(&mut redis, "c#3", "first", &id), Some([1, 0, 0]));
+    assert_eq!(fetch(&mut redis, "c#3", "alone", &id), Some([1, 0, 0]), "another attempt");
     assert_eq!(redis.ask::<String>(&format!("HGET {SUSPECTS} {id}")), "b#2");
-    assert_eq!(fate(&mut redis, "c#3", &["b#2"], &[]), "held", "it is its owner's already");
+    assert_eq!(fate(&mut redis, "c#3", &["b#2"], &[]), "suspect", "nothing shows that it ran");
     assert_eq!(
         fate(&mut redis, "d#4", &["b#2"], &[]),
         "suspect",
         "its owner left, so it runs again"
     );
-    assert_eq!(fetch(&mut redis, "d#4", "crowd", &id), Some((1, 0)));
+    assert_eq!(fetch(&mut redis, "d#4", "crowd", &id), Some([1, 0, 0]));
     assert!(!redis.exists(DEATHS));
     assert_eq!(fate(&mut redis, "e#5", &["b#2", "d#4"], &[]), "suspect", "it begins anew");
 }
