@@ -270,3 +270,72 @@ async fn open_and_teach(connector: &Connector, abilities: &Abilities) -> RedisRe
     abilities.learn(Survey::read(&answers));
     Ok(connection)
 }
+
+#[cfg(test)]
+mod tests {
+    use redis::aio::MultiplexedConnection;
+    use redis::{AsyncConnectionConfig, RedisConnectionInfo};
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, duplex};
+    use tokio::sync::mpsc;
+
+    use super::super::delay::{Delays, keeping};
+    use super::super::reign::{Server, Throne};
+    use super::*;
+    use crate::message::Field;
+
+    /// A connection to a server that answers everything with 1 and tells what it was asked, line by line.
+    async fn server(
+        number: u64,
+        throne: &Throne,
+    ) -> (Option<Numbered>, mpsc::UnboundedReceiver<String>) {
+        let (near, far) = duplex(1 << 16);
+        let (tell, told) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let (read, mut write) = tokio::io::split(far);
+            let mut lines = BufReader::new(read).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                if line.starts_with('*') {
+                    write.write_all(b":1\r\n").await.unwrap();
+                }
+                let _ = tell.send(line);
+            }
+        });
+        let login = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let (connection, driver) =
+            MultiplexedConnection::new_with_config(&login, near, AsyncConnectionConfig::new())
+                .await
+                .unwrap();
+        tokio::spawn(driver);
+        let reign = throne.seat(Server::new(format!("{number}"), "role:master\r\n"));
+        (Some(Numbered { number, connection: Wire::new(connection, reign) }), told)
+    }
+
+    fn all(told: &mut mpsc::UnboundedReceiver<String>) -> String {
+        std::iter::from_fn(|| told.try_recv().ok()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[tokio::test]
+    async fn an_entry_is_delayed_where_its_stream_was_announced_or_not_at_all() {
+        let (before, after) = (Throne::default(), Throne::default());
+        let (first, mut told_first) = server(1, &before).await;
+        let (second, mut told_second) = server(2, &after).await;
+        let (publish, current) = watch::channel(first);
+        let link = Link { current, broken: Arc::default(), abilities: Arc::default() };
+        let delays = Delays::new(link.clone());
+        let line = link.line().await.unwrap();
+        let wait = Duration::from_secs(60);
+        delays.announce(&line, [("out", wait)].into_iter()).await.unwrap();
+        publish.send_replace(second);
+        let fields = [Field::new("a", "1")];
+        let (writing, _) = keeping("out", wait, [&fields[..]]).remove(0);
+        line.query(&writing).await.unwrap();
+        let told = all(&mut told_first);
+        assert!(told.contains("tidegate:{delayed}:streams") && told.contains(":delayed:out"));
+        // Once another server takes over, nothing more is told to the one before.
+        drop(before.seat(Server::new("3".into(), "role:master\r\n")));
+        assert!(line.query(&writing).await.is_err());
+        assert_eq!((all(&mut told_first), all(&mut told_second)), Default::default());
+        link.query(&writing).await.unwrap();
+        assert!(all(&mut told_second).contains(":delayed:out"), "all else goes to the next");
+    }
+}
