@@ -282,5 +282,5 @@ fn what_was_settled_without_a_witness_before_its_server_was_replaced_is_not_conf
     proxy.cut();
     the_sums_hold(&second, ids);
     eventually("one is counted", || next.sign("in", "h")["handled"] == 1);
-    never(Duration::from_secs(3), "another is", || next.sign("in", "h")["handled"] != 1);
+    never(Duration::from_secs(6), "another is", || next.sign("in", "h")["handled"] != 1);
 }
