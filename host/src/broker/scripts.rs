@@ -107,6 +107,7 @@ impl Lua {
                 | Self::Sign
                 | Self::Acquit
                 | Self::Lease
+                | Self::Members
                 | Self::Inherit
                 | Self::Fetch
         );

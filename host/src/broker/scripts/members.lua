@@ -4,6 +4,8 @@
 -- ARGV  name, milliseconds after which a silent host counts as dead
 -- Gives how many milliseconds are left until one of the live hosts counts as dead, unless it shows itself
 -- again; then their names.
+local odd = odd_key({ [KEYS[1]] = 'zset' })
+if odd then return odd end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZADD', KEYS[1], string.format('%.0f', now), ARGV[1])
