@@ -67,6 +67,24 @@ fn what_another_host_left_is_not_forgotten_where_it_is_refused_for_a_while() {
 }
 
 #[test]
+fn suspects_run_while_the_server_is_out_of_memory() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let mut host = Host::start(&server, &format!("{PROBE}concurrency = 3"));
+    let ids: Vec<_> = (0..3).map(|_| add(&mut redis, "begun", "600")).collect();
+    eventually("they are in flight", || begun(&host, "begun") == 3);
+    kill(&mut host);
+    eventually("the first runs", || begun(&host, "begun") == 1);
+    redis.tell("CONFIG SET maxmemory 1");
+    eventually("so do the others", || begun(&host, "begun") == 3);
+    for told in ["cannot run apart", "cannot read"] {
+        assert_eq!(begun(&host, told), 0, "{}", host.log());
+    }
+    redis.tell("CONFIG SET maxmemory 0");
+    each_is_handled_once(&mut redis, &ids);
+}
+
+#[test]
 fn a_claim_that_is_sent_again_notes_one_death_whether_or_not_it_was_carried_out() {
     let server = Server::start();
     let mut redis = server.client();
