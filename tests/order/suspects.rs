@@ -338,3 +338,20 @@ fn what_was_noted_before_order_was_kept_condemns_nobody() {
     redis.wait_settled("in", "h");
     assert_eq!(redis.length("{in}:dead"), 0);
 }
+
+#[test]
+fn a_group_that_goes_while_a_suspect_runs_is_made_anew() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let mut host = Host::start(&server, ORDERED);
+    work(&mut redis, "in", "a", "1500");
+    eventually("it is in flight", || begun(&host) == 1);
+    host.kill();
+    host.start_again();
+    eventually("it runs alone", || begun(&host) == 1 && redis.exists(DEATHS));
+    redis.tell("DEL in");
+    let next = work(&mut redis, "in", "b", "0");
+    eventually("the next is handled", || redis.column("out", "id").contains(&next));
+    redis.wait_settled("in", "h");
+    eventually("nothing is noted any more", || !redis.exists(DEATHS));
+}

@@ -115,3 +115,43 @@ fn a_handler_whose_circuit_is_open_lets_the_suspects_of_others_run() {
     eventually("what ran is forgiven", || !redis.exists("tidegate:{in}:deaths:in:h"));
     assert!(begun(&host, "begun h") < 3, "the circuit lets no other through");
 }
+
+/// Messages that were in flight in a host that died, the oldest first.
+fn left_behind(redis: &mut Redis, stream: &str, handler: &str, millis: &[&str]) -> Vec<String> {
+    redis.tell(&format!("XGROUP CREATE {stream} {handler} 0 MKSTREAM"));
+    let fields = |millis| [("print", "begun"), ("sleep-ms", millis)];
+    let ids: Vec<_> = millis.iter().map(|millis| redis.add(stream, &fields(millis))).collect();
+    redis.tell(&format!("XREADGROUP GROUP {handler} dead STREAMS {stream} >"));
+    redis.tell(&format!("XCLAIM {stream} {handler} dead 0 {} IDLE 60000 JUSTID", ids.join(" ")));
+    redis.tell(&format!("SADD tidegate:{{{stream}}}:hosts:{stream}:{handler} dead"));
+    ids
+}
+
+#[test]
+fn suspects_that_wait_for_tokens_leave_others_some_of_them() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let suspects = left_behind(&mut redis, "in", "h", &["0"; 8]);
+    redis.add_many(8, "in", &[("emit", "out")]);
+    let host = Host::start(&server, &format!("{PROBE}concurrency = 4\nrate = \"40/m\"\nburst = 1"));
+    within(Duration::from_secs(40), "others are handled", || redis.length("out") >= 3);
+    assert!(begun(&host, "begun") <= suspects.len() - 2, "they take turns");
+}
+
+#[test]
+fn a_handler_that_waits_as_redis_takes_no_outputs_lets_the_suspects_of_others_run() {
+    let server = Server::start();
+    let mut redis = server.client();
+    left_behind(&mut redis, "in", "h", &["600"; 8]);
+    left_behind(&mut redis, "in2", "g", &["600"; 8]);
+    redis.add_many(400, "in", &[("sleep-ms", "700"), ("emit", "out")]);
+    let host = Host::start(&server, &format!("{PROBE}concurrency = 64\n{OTHER}"));
+    eventually("a suspect runs", || begun(&host, "begun") == 1);
+    redis.tell("CONFIG SET maxmemory 1");
+    within(Duration::from_secs(60), "the suspects of the other run", || {
+        redis.pending("in2", "g") == 0
+    });
+    redis.tell("CONFIG SET maxmemory 0");
+    redis.wait_for(400, "out");
+    redis.wait_settled("in", "h");
+}

@@ -168,8 +168,10 @@ fn a_death_counts_only_with_one_before_it_and_is_forgotten_when_the_entry_runs_a
     let id = held_by(&mut redis, "a#1");
     assert_eq!(fate(&mut redis, "b#2", &[], &["a#1"]), "suspect");
     assert_eq!(fetch(&mut redis, "b#2", "first", &id), Some([1, 0, 0]));
-    // The former one only outlived its lease: this death is the first.
-    assert_eq!(fate(&mut redis, "c#3", &["b#2"], &[]), "suspect");
+    // The former one only outlived its lease: this death is the first, however often it is looked at.
+    for _ in 0..2 {
+        assert_eq!(fate(&mut redis, "c#3", &["b#2"], &[]), "suspect");
+    }
     assert_eq!(fetch(&mut redis, "c#3", "first", &id), Some([1, 0, 0]));
     assert_eq!(fetch(&mut redis, "c#3", "alone", &id), Some([1, 0, 0]), "another attempt");
     assert_eq!(redis.ask::<String>(&format!("HGET {SUSPECTS} {id}")), "b#2");

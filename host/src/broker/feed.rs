@@ -168,7 +168,11 @@ impl Feed {
             Some(mut meter) => {
                 let found = self.metered(&mut meter, slots).await;
                 self.meter = Some(meter);
-                found?
+                let Some(found) = found? else {
+                    self.returns.quarantine.leave_turn();
+                    return Ok(Vec::new());
+                };
+                found
             }
             None => self.unmetered(slots).await?,
         };
@@ -374,7 +378,6 @@ impl Feed {
     async fn cope(&mut self, error: ReadError) {
         let trouble = error.trouble();
         self.post.figures.trouble(trouble.as_str());
-        self.returns.quarantine.step_aside();
         let (handler, stream) = (&self.post.handler.name, &self.post.handler.stream);
         if trouble == Trouble::GroupGone {
             if self.heal(&error).await {
@@ -412,8 +415,10 @@ impl Feed {
         tokio::select! {
             () = tokio::time::sleep(self.state.backoff.next()) => {}
             () = self.stop.cancelled() => {}
+            never = self.returns.quarantine.stand_down() => match never {},
         }
     }
+
     /// Creates the lost group again; whether it is there, and reading may go on at once.
     async fn heal(&mut self, error: &ReadError) -> bool {
         let Post { handler: Handler { name, stream, group, after_loss, .. }, .. } = &*self.post;

@@ -182,17 +182,17 @@ impl Quarantine {
         }
     }
 
-    /// Leaves the one place to other handlers, unless a suspect still runs.
-    pub(super) fn step_aside(&mut self) {
-        if !self.is_trying {
-            self.permit = None;
-        }
-    }
-
     /// Forgets what is known of entries that are settled.
     pub(super) async fn tidy(&self) -> Result<(), ReadError> {
         self.post.link.query(&self.presence.acquitting(&[])).await?;
         Ok(())
+    }
+
+    /// Lets all others keep their turn: there was no token for them in it yet.
+    pub(super) fn leave_turn(&mut self) {
+        if let Some(ends) = &mut self.shift_ends {
+            *ends = (*ends).max(Instant::now() + SHIFT);
+        }
     }
 
     /// Ends the turn of all others, as they have nothing to do.

@@ -65,15 +65,15 @@ fn chunk(rule: &Rate, wanted: usize) -> usize {
 }
 
 impl Feed {
-    /// The next deliveries that there are tokens for.
+    /// The next deliveries that there are tokens for; none where there were no tokens.
     pub(super) async fn metered(
         &mut self,
         meter: &mut Meter,
         slots: usize,
-    ) -> Result<Vec<Delivery>, ReadError> {
+    ) -> Result<Option<Vec<Delivery>>, ReadError> {
         let tokens = meter.tokens(slots).await?;
         if tokens == 0 {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         // Until something comes of them.
         meter.unused += tokens;
@@ -86,11 +86,12 @@ impl Feed {
         };
         meter.unused = meter.unused.saturating_sub(found.len());
         if !found.is_empty() || patience.is_none() {
-            return Ok(found);
+            return Ok(Some(found));
         }
         meter.give_back().await?;
         meter.early = self.read(1, patience).await?;
-        meter.ripened().await
+        let ripe = meter.ripened().await?;
+        Ok(meter.early.is_empty().then_some(ripe))
     }
 
     /// What was read without a token, before anything else; none where nothing was.

@@ -98,7 +98,7 @@ impl Dispatch {
             let mut free = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
-                free = self.ready(&mut slots, settler) => free,
+                free = self.ready(&mut slots, settler, &mut source) => free,
             };
             let Some(most) = self.admit(breaker, &mut source, free.num_permits()).await else {
                 return;
@@ -131,11 +131,19 @@ impl Dispatch {
     }
 
     /// Takes slots for a read, once what was handled can be settled well enough.
-    async fn ready(&self, slots: &mut Slots, settler: &Settler) -> OwnedSemaphorePermit {
+    async fn ready(
+        &self,
+        slots: &mut Slots,
+        settler: &Settler,
+        source: &mut Source,
+    ) -> OwnedSemaphorePermit {
         let count = self.slots();
         let free = slots.gather(count).await;
-        settler.is_behind_by_less_than(count.max(BEHIND_AT_LEAST)).await;
-        free
+        tokio::select! {
+            biased;
+            () = settler.is_behind_by_less_than(count.max(BEHIND_AT_LEAST)) => free,
+            never = source.stand_down() => match never {},
+        }
     }
 
     /// How many messages the circuit lets through, once it does; `None` when a stop is requested first.

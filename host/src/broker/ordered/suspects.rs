@@ -45,12 +45,14 @@ impl Ordered {
             () = self.stop.cancelled() => return Ok(()),
             () = self.post.held.at_rest() => {}
         }
-        self.acquit(&[id]).await?;
+        // It is decided: should this fail, nobody else need wait for it.
+        self.acquit(&[id]).await.inspect_err(|_| drop(self.lanes.solitude().take()))?;
         self.running = None;
         Ok(())
     }
 
-    /// Takes back the one that was to run alone and did not: nothing is known of it that was not before.
+    /// Takes back the one that was to run alone and did not. It is noted that it does: should the host
+    /// die before it runs, it is blamed as if it had run.
     pub(super) fn put_back(&mut self) {
         if let Some(id) = self.running.take() {
             self.lanes.suspect(&id);

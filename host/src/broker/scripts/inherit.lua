@@ -63,6 +63,7 @@ local function judge(id, holder)
     redis.call('HSET', KEYS[4], id, 2)
     return 'condemned'
   end
+  redis.call('HSET', KEYS[4], id, 4)
   redis.call('HSET', KEYS[5], id, holder)
   return 'suspect'
 end
