@@ -211,7 +211,7 @@ fn scripts_that_are_gone_behind_another_refusal_are_taught_again() {
     let (_server, mut redis, _host) = limited("~* -xack");
     redis.tell("SCRIPT FLUSH");
     for _ in 0..5 {
-        redis.add_many(20, "in", &[("nothing", "to write")]);
+        redis.add_many(10, "in", &[("nothing", "to write")]);
         redis.add_many(20, "in", &[("retry-after-ms", "60000")]);
     }
     let waiting = "tidegate:{in}:waiting:in:h";
